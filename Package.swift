@@ -1,0 +1,49 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+/// C is always compiled with optimisation for exactness and speed in one: no flag changes floating-point semantics.
+let kernelSettings: [CSetting] = [.define("_GNU_SOURCE")]
+
+let package = Package(
+    name: "tessera",
+    products: [
+        .library(name: "Tessera", targets: ["Tessera", "TesseraNN"]),
+        .library(name: "TesseraModels", targets: ["TesseraModels"]),
+        .library(name: "TesseraTraining", targets: ["TesseraTraining"]),
+        .executable(name: "tessera", targets: ["tessera-command"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
+    ],
+    targets: [
+        // Loops over raw memory and decoders of image files; everything above is Swift.
+        .target(name: "CKernels", cSettings: kernelSettings),
+        .target(
+            name: "CCodecs",
+            linkerSettings: [
+                .linkedLibrary("jpeg"), .linkedLibrary("png"), .linkedLibrary("webp"), .linkedLibrary("z"),
+            ]),
+        .target(name: "Tessera", dependencies: ["CKernels"]),
+        .target(name: "TesseraNN", dependencies: ["Tessera"]),
+        .target(name: "TesseraModels", dependencies: ["TesseraNN"]),
+        .target(name: "TesseraIO", dependencies: ["TesseraNN"]),
+        .target(name: "TesseraData", dependencies: ["Tessera", "CCodecs"]),
+        .target(name: "TesseraTraining", dependencies: ["TesseraModels", "TesseraIO", "TesseraData"]),
+        .executableTarget(
+            name: "tessera-command",
+            dependencies: [
+                "TesseraTraining", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "Sources/Command"),
+        .testTarget(name: "KernelTests", dependencies: ["CKernels"]),
+        .testTarget(name: "TesseraTests", dependencies: ["Tessera"]),
+        .testTarget(name: "ModelTests", dependencies: ["TesseraModels", "TesseraIO"], resources: [.copy("Fixtures")]),
+        .testTarget(name: "DataTests", dependencies: ["TesseraData", "TesseraIO"], resources: [.copy("Fixtures")]),
+        .testTarget(name: "IOTests", dependencies: ["TesseraIO"]),
+        .testTarget(
+            name: "TrainingTests", dependencies: ["TesseraTraining"], resources: [.copy("Fixtures")]),
+        .testTarget(name: "CommandTests", dependencies: ["TesseraTraining"], resources: [.copy("Snapshots")]),
+    ],
+    swiftLanguageModes: [.v6],
+    cLanguageStandard: .gnu11
+)

@@ -1,0 +1,30 @@
+// Scaled dot-product attention, fused: scores and probabilities exist only blockwise.
+#pragma once
+#include "tk_product.h"
+
+typedef struct {
+    int64_t row, head, batch;   // distances in floats between tokens, heads and images; channels are contiguous
+} tk_strides;
+
+/// out = dropout(softmax(scale * q k^T + bias)) v for each image and head.
+typedef struct {
+    int64_t batch, heads, queries, keys, head_size, value_size;
+    const float *q, *k, *v;
+    tk_strides q_strides, k_strides, v_strides;
+    float *out;
+    tk_strides out_strides;
+    const float *bias;          // additive, keys contiguous, or NULL; a stride of 0 shares it between images or heads
+    tk_strides bias_strides;
+    float scale;
+    float *log_sum_exp;         // [batch][heads][queries]: kept for the backward pass; may be NULL in the forward pass
+    float dropout;              // probability of dropping a weight; 0 outside training
+    uint64_t seed;              // of the counter-based generator that both passes draw the same mask from
+    tk_precision precision;
+} tk_attention;
+
+void tk_attention_forward(const tk_attention *attention);
+
+/// Gradients with the strides of q, k and v. `out_gradient` has the strides of out. Scores are computed again.
+/// `bias_gradient` (NULL: not wanted) has the strides of bias, and is summed over what shares an entry.
+void tk_attention_backward(const tk_attention *attention, const float *out_gradient, float *q_gradient,
+                           float *k_gradient, float *v_gradient, float *bias_gradient);

@@ -1,0 +1,13 @@
+// Instruction sets. One is chosen when the process starts: the best that the processor has, or the one that the
+// environment variable TESSERA_ISA names (portable, avx2, avx512, amx).
+#pragma once
+#include <stdbool.h>
+
+typedef enum { TK_PORTABLE, TK_AVX2, TK_AVX512, TK_AMX } tk_level;
+
+tk_level tk_current_level(void);
+bool tk_level_is_supported(tk_level level);
+const char *tk_level_name(tk_level level);
+
+/// Changes the level (for tests and benchmarks). False, and no change, if this processor lacks it.
+bool tk_select_level(tk_level level);

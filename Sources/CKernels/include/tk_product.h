@@ -1,0 +1,36 @@
+// Matrix products.
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+
+/// Arithmetic of products. TK_BFLOAT16 rounds both operands to bfloat16 (to nearest, ties to even) and accumulates in
+/// float32: on AMX tiles where the processor has them, otherwise with the same rounding at float32 speed.
+typedef enum { TK_FLOAT32, TK_BFLOAT16 } tk_precision;
+
+typedef enum {
+    TK_IDENTITY, TK_RELU, TK_GELU, TK_GELU_TANH, TK_SILU, TK_SIGMOID, TK_TANH, TK_HARD_SWISH, TK_HARD_SIGMOID, TK_RELU6
+} tk_activation;
+
+/// c[b] = residual[b] + activation(alpha * a[b] x b[b] + bias), for each b below `batch`.
+///
+/// Element (i, p) of a is a[i * a_row + p * a_column], element (p, j) of b is b[p * b_row + j * b_column]: any
+/// transposition is a choice of strides. c, preactivation and residual have contiguous columns.
+typedef struct {
+    int64_t m, n, k, batch;
+    const float *a;
+    int64_t a_row, a_column, a_batch;
+    const float *b;
+    int64_t b_row, b_column, b_batch;
+    float *c;
+    int64_t c_row, c_batch;
+    float alpha;
+    bool accumulate;             // c += instead of c = (then no activation, bias, residual)
+    const float *bias;           // [n] or NULL
+    tk_activation activation;
+    float *preactivation;        // same layout as c, or NULL: the value before the activation, kept for the backward pass
+    const float *residual;       // added last, or NULL
+    int64_t residual_row, residual_batch;
+    tk_precision precision;
+} tk_product;
+
+void tk_multiply(const tk_product *product);

@@ -1,0 +1,15 @@
+// Every kernel that is compiled once for each instruction set. A level file defines TK_LEVEL (a name), TK_WIDTH
+// (floats per vector) and its target attributes, then includes this file; kernels are written once, on clang vectors.
+#include "../table.h"
+#include "vector.h"
+#define TK_KERNEL(name) TK_JOIN(name, TK_LEVEL)
+#define TK_JOIN(a, b) TK_JOIN_(a, b)
+#define TK_JOIN_(a, b) a##_##b
+
+#include "elementwise.h"
+
+const struct tk_table TK_KERNEL(tk_table) = {
+#define X(result, name, arguments) .name = TK_KERNEL(name),
+#include "elementwise.def"
+#undef X
+};

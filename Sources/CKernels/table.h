@@ -1,0 +1,14 @@
+// The table of kernels: one instance for each instruction set, filled in kernels/all.h.
+#pragma once
+#include "CKernels.h"
+
+struct tk_table {
+#define X(result, name, arguments) result (*name) arguments;
+#include "kernels/elementwise.def"
+#undef X
+};
+
+extern const struct tk_table tk_table_portable, tk_table_avx2, tk_table_avx512;
+
+/// The table of the current level.
+const struct tk_table *tk_kernels(void);
