@@ -1,0 +1,123 @@
+import CKernels
+
+/// y = residual + activation(x Wᵀ + b) over the last axis, with everything after the product fused into it.
+struct Linear: Operation {
+    static let name = "linear"
+    let activation: Activation
+    let hasBias: Bool
+    let hasResidual: Bool
+    let precision: Precision
+
+    func shape(_ inputs: [Shape]) -> Shape {
+        let (x, weight) = (inputs[0], inputs[1])
+        precondition(
+            x.rank >= 1 && weight.rank == 2 && x[-1] == weight[1], "linear: input \(x) does not fit weight \(weight)")
+        precondition(!hasBias || inputs[2] == [weight[0]], "linear: bias \(inputs[2]) does not fit weight \(weight)")
+        let output = x.replacing(-1, with: weight[0])
+        precondition(!hasResidual || inputs.last == output, "linear: residual \(inputs.last!) is not \(output)")
+        return output
+    }
+
+    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+        let (x, weight) = (inputs[0], inputs[1])
+        let output = Tensor(uninitialized: shape)
+        let keepsPreactivation = saved.isNeeded && activation != .identity
+        let preactivation = keepsPreactivation ? Tensor(uninitialized: shape) : nil
+        let (outputs, channels) = (weight.shape[0], weight.shape[1])
+        var product = tk_product(rows: channels == 0 ? 0 : x.count / channels, outputs, channels, precision)
+        product.a = x.pointer
+        (product.a_row, product.a_column) = (Int64(channels), 1)
+        product.b = weight.pointer
+        (product.b_row, product.b_column) = (1, Int64(channels))
+        product.c = output.mutablePointer
+        product.c_row = Int64(outputs)
+        product.bias = hasBias ? inputs[2].pointer : nil
+        product.activation = activation.kernel
+        product.preactivation = preactivation?.mutablePointer
+        product.residual = hasResidual ? inputs.last!.pointer : nil
+        product.residual_row = Int64(outputs)
+        withExtendedLifetime((inputs, output, preactivation)) { tk_multiply(&product) }
+        if saved.isNeeded { saved.tensors = [x, weight] + (preactivation.map { [$0] } ?? []) }
+        return output
+    }
+
+    func backward(_ context: BackwardContext) -> [Tensor?] {
+        let (x, weight) = (context.saved[0], context.saved[1])
+        let (outputs, channels) = (weight.shape[0], weight.shape[1])
+        let rows = context.gradient.count / max(1, outputs)
+        var gradient = context.gradient
+        var biasGradient: Tensor?
+        let wantsBias = hasBias && context.wanted[2]
+        if activation != .identity {
+            let (y, result) = (gradient, Tensor(uninitialized: gradient.shape))
+            biasGradient = wantsBias ? Tensor(uninitialized: [outputs]) : nil
+            withExtendedLifetime((y, context, biasGradient)) {
+                tk_activation_backward(
+                    y.pointer, context.saved[2].pointer, activation.kernel, result.mutablePointer,
+                    biasGradient?.mutablePointer, Int64(rows), Int64(outputs))
+            }
+            gradient = result
+        } else if wantsBias {
+            biasGradient = gradient.reshaped([rows, outputs]).sum(axes: [0])
+        }
+        var results: [Tensor?] = [nil, nil]
+        if context.wanted[0] {
+            results[0] = Tensor(uninitialized: x.shape)
+            multiply(
+                gradient, (outputs, 1), weight, (channels, 1), results[0]!, rows, channels, outputs, precision)
+        }
+        if context.wanted[1] {
+            results[1] = Tensor(uninitialized: weight.shape)
+            multiply(
+                gradient, (1, outputs), x, (channels, 1), results[1]!, outputs, channels, rows, precision)
+        }
+        if hasBias { results.append(biasGradient) }
+        if hasResidual { results.append(context.wanted.last! ? context.gradient : nil) }
+        return results
+    }
+
+    func cost(_ inputs: [Shape], _ output: Shape) -> Cost {
+        Cost(multiplyAdds: output.count * inputs[1][1], inputs, output)
+    }
+}
+
+/// `residual` + `activation`(x Wᵀ + b) over the last axis.
+///
+/// - Parameters:
+///   - x: `[..., channels]`
+///   - weight: `[outputs, channels]`
+///   - bias: `[outputs]`, or nil
+///   - residual: `[..., outputs]`, added last, or nil
+/// - Returns: `[..., outputs]`
+public func linear(
+    _ x: Tensor, weight: Tensor, bias: Tensor? = nil, activation: Activation = .identity, residual: Tensor? = nil
+) -> Tensor {
+    let operation = Linear(
+        activation: activation, hasBias: bias != nil, hasResidual: residual != nil, precision: .current)
+    return apply(operation, [x, weight] + [bias, residual].compactMap { $0 })
+}
+
+extension tk_product {
+    init(rows m: Int, _ n: Int, _ k: Int, _ precision: Precision) {
+        self.init()
+        (self.m, self.n, self.k) = (Int64(m), Int64(n), Int64(k))
+        batch = 1
+        alpha = 1
+        self.precision = precision.kernel
+    }
+}
+
+/// c = a × b for matrices given as tensors with (row, column) strides; c is dense.
+func multiply(
+    _ a: Tensor, _ aStrides: (Int, Int), _ b: Tensor, _ bStrides: (Int, Int), _ c: Tensor, _ m: Int, _ n: Int, _ k: Int,
+    _ precision: Precision
+) {
+    var product = tk_product(rows: m, n, k, precision)
+    product.a = a.pointer
+    (product.a_row, product.a_column) = (Int64(aStrides.0), Int64(aStrides.1))
+    product.b = b.pointer
+    (product.b_row, product.b_column) = (Int64(bStrides.0), Int64(bStrides.1))
+    product.c = c.mutablePointer
+    product.c_row = Int64(n)
+    withExtendedLifetime((a, b, c)) { tk_multiply(&product) }
+}

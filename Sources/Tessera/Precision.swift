@@ -1,0 +1,35 @@
+import CKernels
+
+/// The arithmetic of matrix products. Everything else is always float32: sums, norms, softmax, residuals, weights.
+public enum Precision: String, Codable, Sendable, CaseIterable {
+    /// Float32 operands and sums.
+    case float32
+    /// Operands rounded to bfloat16, sums in float32. Fast on processors with tiles (AMX); elsewhere the same numbers at
+    /// float32 speed.
+    case bfloat16
+
+    /// What products use where nothing else is said.
+    @TaskLocal public static var current: Precision = .float32
+
+    /// Runs `body` with products in this precision, gradients included if they are taken inside.
+    public func use<Result>(_ body: () throws -> Result) rethrows -> Result {
+        try Precision.$current.withValue(self, operation: body)
+    }
+
+    /// bfloat16 where the processor multiplies it faster than float32, otherwise float32.
+    public static var automatic: Precision { tk_current_level() == TK_AMX ? .bfloat16 : .float32 }
+
+    var kernel: tk_precision { self == .float32 ? TK_FLOAT32 : TK_BFLOAT16 }
+}
+
+/// The processor, as far as this process uses it.
+public enum Processor {
+    /// The instruction set in use: `portable`, `avx2`, `avx512` or `amx`. `TESSERA_ISA` in the environment forces one.
+    public static var instructionSet: String { String(cString: tk_level_name(tk_current_level())) }
+
+    /// How many threads compute. Results do not depend on it.
+    public static var threads: Int {
+        get { Int(tk_thread_count()) }
+        set { tk_set_thread_count(Int32(newValue)) }
+    }
+}
