@@ -1,0 +1,77 @@
+import Tessera
+
+/// Multi-head self-attention: one projection to queries, keys and values, softmax(q kᵀ / √size) v, one projection back.
+///
+/// "Attention Is All You Need" (2017), arXiv 1706.03762. The packed projection is laid out [3][heads][size].
+public final class SelfAttention: Module {
+    public let qkv: Linear
+    public let proj: Linear
+    private let heads: Int
+    private let attentionDropout: Float
+    private let projectionDropout: Dropout
+
+    /// - Precondition: `heads` divides `channels`.
+    public init(
+        _ channels: Int, heads: Int, qkvBias: Bool, attentionDropout: Float = 0, dropout: Float = 0,
+        initializer: Initializer? = nil
+    ) {
+        precondition(channels % heads == 0, "\(heads) heads do not divide \(channels) channels")
+        qkv = Linear(channels, 3 * channels, bias: qkvBias, initializer: initializer)
+        proj = Linear(channels, channels, initializer: initializer)
+        self.heads = heads
+        self.attentionDropout = attentionDropout
+        projectionDropout = Dropout(dropout)
+    }
+
+    /// `[batch, tokens, channels]` → the same; `residual` is added to the result.
+    public func callAsFunction(_ x: Tensor, residual: Tensor? = nil) -> Tensor {
+        let pass = attentionDropout > 0 ? TrainingPass.current : nil
+        let mixed = attention(
+            packed: qkv(x), heads: heads, dropout: pass == nil ? 0 : attentionDropout, seed: pass?.nextSeed() ?? 0)
+        guard let residual else { return projectionDropout(proj(mixed)) }
+        if projectionDropout.rate > 0 { return residual + projectionDropout(proj(mixed)) }
+        return proj(mixed, residual: residual)
+    }
+}
+
+/// The transformer's two-layer perceptron: linear, activation, linear.
+public final class FeedForward: Module {
+    public let fc1: Linear
+    public let fc2: Linear
+    private let activation: Activation
+    private let dropout: Dropout
+
+    public init(
+        _ channels: Int, hidden: Int, activation: Activation = .gelu, dropout: Float = 0,
+        initializer: Initializer? = nil
+    ) {
+        fc1 = Linear(channels, hidden, initializer: initializer)
+        fc2 = Linear(hidden, channels, initializer: initializer)
+        self.activation = activation
+        self.dropout = Dropout(dropout)
+    }
+
+    /// `[..., channels]` → the same; `residual` is added to the result.
+    public func callAsFunction(_ x: Tensor, residual: Tensor? = nil) -> Tensor {
+        let hidden = dropout(fc1(x, activation: activation))
+        guard let residual else { return dropout(fc2(hidden)) }
+        if dropout.rate > 0 { return residual + dropout(fc2(hidden)) }
+        return fc2(hidden, residual: residual)
+    }
+}
+
+/// An image cut into patches, each mapped to a token: a convolution whose stride is its kernel.
+public final class PatchEmbedding: Module {
+    public let proj: Convolution2D
+
+    public init(
+        channels: Int, width: Int, patch: (height: Int, width: Int), initializer: Initializer? = nil
+    ) {
+        proj = Convolution2D(
+            channels, width, kernel: (patch.height, patch.width), stride: (patch.height, patch.width),
+            initializer: initializer)
+    }
+
+    /// `[batch, height, width, channels]` → `[batch, height / patch, width / patch, width]`
+    public func callAsFunction(_ image: Tensor) -> Tensor { proj(image) }
+}

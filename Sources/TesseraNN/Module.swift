@@ -1,0 +1,75 @@
+import Tessera
+
+/// A part of a model: a class whose properties are parameters and other modules.
+///
+/// The properties' names, turned to snake_case and joined by dots, are the keys of the state dictionary; they are
+/// chosen to be the reference implementation's, so that published checkpoints load by name. Arrays count from 0.
+/// Where the reference's name makes no sense in Swift, ``keys`` gives the exception.
+///
+/// ```swift
+/// final class FeedForward: Module {
+///     let fc1: Linear
+///     let fc2: Linear
+/// }
+/// ```
+open class Module {
+    public init() {}
+
+    /// Checkpoint names of properties whose Swift name is another.
+    open var keys: [String: String] { [:] }
+
+    /// Every parameter and buffer with its key, in the order of declaration, depth first.
+    public final var parameters: [(key: String, parameter: Parameter)] {
+        var found: [(String, Parameter)] = []
+        collect("", into: &found)
+        return found
+    }
+
+    /// The number of trainable values.
+    public final var parameterCount: Int {
+        parameters.reduce(0) { $0 + ($1.parameter.isTrainable ? $1.parameter.shape.count : 0) }
+    }
+
+    /// Fills every parameter from its initialiser.
+    public final func initialize(seed: UInt64) {
+        let generator = RandomGenerator(seed: seed)
+        for (key, parameter) in parameters { parameter.initialize(generator.fork(key)) }
+    }
+
+    private func collect(_ prefix: String, into found: inout [(String, Parameter)]) {
+        var chain: [Mirror] = []
+        var mirror: Mirror? = Mirror(reflecting: self)
+        while let current = mirror {
+            chain.append(current)
+            mirror = current.superclassMirror
+        }
+        for child in chain.reversed().flatMap(\.children) {
+            guard let label = child.label else { continue }
+            Module.collect(child.value, prefix + (keys[label] ?? Module.snakeCase(label)), into: &found)
+        }
+    }
+
+    private static func collect(_ value: Any, _ key: String, into found: inout [(String, Parameter)]) {
+        switch value {
+        case let parameter as Parameter: found.append((key, parameter))
+        case let module as Module: module.collect(key.isEmpty ? "" : key + ".", into: &found)
+        case let modules as [Module]:
+            for (index, module) in modules.enumerated() { module.collect("\(key).\(index).", into: &found) }
+        case let parameters as [Parameter]:
+            for (index, parameter) in parameters.enumerated() { found.append(("\(key).\(index)", parameter)) }
+        default: break
+        }
+    }
+
+    static func snakeCase(_ name: String) -> String {
+        name.reduce(into: "") { $0 += $1.isUppercase ? "_" + $1.lowercased() : String($1) }
+    }
+}
+
+extension Parameter {
+    /// Fills the parameter from its initialiser.
+    func initialize(_ generator: RandomGenerator) {
+        var generator = generator
+        value = Tensor(shape) { initializer.fill($0, &generator) }
+    }
+}

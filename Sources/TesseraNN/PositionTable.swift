@@ -1,0 +1,51 @@
+import Tessera
+
+/// Learned position tables `[1, prefix + rows · columns, channels]` at another grid than they were trained on.
+public enum PositionTable {
+    /// How the grid is resampled. The flavours differ in the last digits, some visibly; each model's files and the
+    /// program that reads them fix one.
+    public enum Resampling: Sendable {
+        /// Keys' cubic, a = −0.5, antialiased: timm.
+        case bicubicAntialiased
+        /// Cubic, a = −0.75, not antialiased: DeiT's fine-tuning script, Hugging Face.
+        case bicubic
+        /// Bilinear, half-pixel centres: Compact Transformers.
+        case bilinear
+        /// Bilinear with aligned corners: the original ViT code.
+        case bilinearAligned
+    }
+
+    /// The table at another grid; the first `prefix` rows (class and distillation tokens) stay as they are. A table that
+    /// already has the grid is returned untouched.
+    public static func resampled(
+        _ table: Tensor, prefix: Int, from: (rows: Int, columns: Int), to: (rows: Int, columns: Int),
+        _ resampling: Resampling
+    ) -> Tensor {
+        precondition(
+            table.rank == 3 && table.shape[1] == prefix + from.rows * from.columns,
+            "a table \(table.shape) does not hold \(prefix) + \(from.rows) × \(from.columns) positions")
+        guard from != to else { return table }
+        let channels = table.shape[2]
+        let grid = table.sliced(axis: 1, from: prefix, to: table.shape[1])
+            .reshaped([1, from.rows, from.columns, channels])
+        let (interpolation, aligned, antialiased): (Interpolation, Bool, Bool) =
+            switch resampling {
+            case .bicubicAntialiased: (.bicubic, false, true)
+            case .bicubic: (.bicubic, false, false)
+            case .bilinear: (.bilinear, false, false)
+            case .bilinearAligned: (.bilinear, true, false)
+            }
+        let resized = grid.resized(
+            height: to.rows, width: to.columns, interpolation: interpolation, alignCorners: aligned,
+            antialias: antialiased
+        ).reshaped([1, to.rows * to.columns, channels])
+        return prefix == 0 ? resized : concatenate([table.sliced(axis: 1, from: 0, to: prefix), resized], axis: 1)
+    }
+
+    /// The square grid that a published table of `count` rows was made for.
+    /// - Returns: nil if `count` − `prefix` is not a perfect square.
+    public static func squareGrid(_ count: Int, prefix: Int) -> (rows: Int, columns: Int)? {
+        let side = Int(Double(max(0, count - prefix)).squareRoot().rounded())
+        return side > 0 && side * side == count - prefix ? (side, side) : nil
+    }
+}

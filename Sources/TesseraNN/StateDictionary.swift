@@ -1,0 +1,82 @@
+import Tessera
+
+/// A checkpoint does not fit a model: every missing, unexpected and mis-shaped tensor, the first few named.
+public struct StateDictionaryError: Error, CustomStringConvertible, Equatable {
+    public var missing: [String] = []
+    public var unexpected: [String] = []
+    /// Lines such as `head.weight: found [10, 192], expected [1000, 192]`.
+    public var misshaped: [String] = []
+
+    public var isEmpty: Bool { missing.isEmpty && unexpected.isEmpty && misshaped.isEmpty }
+
+    public var description: String {
+        func list(_ title: String, _ names: [String]) -> String? {
+            guard let first = names.first else { return nil }
+            return "\(names.count) \(title) (first: \(first))"
+        }
+        let parts = [
+            list("missing", missing), list("unexpected", unexpected), list("of another shape", misshaped),
+        ]
+        return "the weights are for another model: " + parts.compactMap { $0 }.joined(separator: ", ")
+    }
+}
+
+extension Module {
+    /// All parameters and buffers under their checkpoint names, in PyTorch's layout.
+    public var stateDictionary: [(key: String, tensor: Tensor)] {
+        parameters.map { ($0.key, $0.parameter.exported($0.parameter.value)) }
+    }
+
+    /// Fills the model from tensors in PyTorch's layout.
+    ///
+    /// - Parameters:
+    ///   - adapting: a chance to convert a tensor of another shape (position tables for another image size); nil: it
+    ///     does not fit.
+    ///   - skipping: keys to leave at their initial values, such as a head for other classes.
+    /// - Throws: ``StateDictionaryError`` if anything is missing, unexpected or mis-shaped; then nothing has changed.
+    public func load(
+        _ tensors: [String: Tensor], adapting: (String, Tensor) -> Tensor? = { _, _ in nil },
+        skipping: (String) -> Bool = { _ in false }
+    ) throws {
+        var error = StateDictionaryError()
+        var loaded: [(Parameter, Tensor)] = []
+        var known: Set<String> = []
+        for (key, parameter) in parameters {
+            known.insert(key)
+            if skipping(key) { continue }
+            guard var tensor = tensors[key] else {
+                error.missing.append(key)
+                continue
+            }
+            if tensor.shape != parameter.exportedShape, let adapted = adapting(key, tensor) { tensor = adapted }
+            guard tensor.shape == parameter.exportedShape else {
+                error.misshaped.append("\(key): found \(tensor.shape), expected \(parameter.exportedShape)")
+                continue
+            }
+            loaded.append((parameter, tensor))
+        }
+        // A count of batches is kept by PyTorch's batch norm and used by nobody.
+        error.unexpected = tensors.keys.filter {
+            !known.contains($0) && !skipping($0) && !$0.hasSuffix("num_batches_tracked")
+        }.sorted()
+        guard error.isEmpty else { throw error }
+        for (parameter, tensor) in loaded { parameter.value = parameter.imported(tensor) }
+    }
+}
+
+extension Parameter {
+    /// The shape in PyTorch's layout.
+    public var exportedShape: Shape {
+        layout == .same ? shape : [shape[0], shape[3], shape[1], shape[2]]
+    }
+
+    /// A tensor of this parameter's shape (its value, gradient or moment) in PyTorch's layout.
+    public func exported(_ tensor: Tensor) -> Tensor {
+        layout == .same ? tensor : tensor.transposed([0, 3, 1, 2])
+    }
+
+    /// A tensor in PyTorch's layout in ours.
+    public func imported(_ tensor: Tensor) -> Tensor {
+        layout == .same ? tensor : tensor.transposed([0, 2, 3, 1])
+    }
+}
