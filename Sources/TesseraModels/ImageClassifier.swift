@@ -1,0 +1,105 @@
+import Tessera
+import TesseraNN
+
+/// A model that classifies images `[batch, height, width, channels]`.
+public protocol ImageClassifier: Module {
+    /// Everything a forward pass has to tell.
+    func features(_ image: Tensor) -> Features
+
+    /// Beginnings of the keys that depend on the number of classes: what fine-tuning for other classes makes anew.
+    var headPrefixes: [String] { get }
+
+    /// Keys that weight decay must spare besides biases and vectors, such as position tables.
+    var undecayedKeys: Set<String> { get }
+
+    /// How many tokens without a place in the image lead the sequence that attention sees.
+    var prefixTokens: Int { get }
+
+    /// A checkpoint tensor that was made for another image size, converted to this model's; nil if it cannot be.
+    func adapted(_ key: String, _ tensor: Tensor) -> Tensor?
+}
+
+extension ImageClassifier {
+    /// Logits `[batch, classes]`.
+    public func callAsFunction(_ image: Tensor) -> Tensor { features(image).logits }
+
+    public var undecayedKeys: Set<String> { [] }
+    public var prefixTokens: Int { 0 }
+    public func adapted(_ key: String, _ tensor: Tensor) -> Tensor? { nil }
+}
+
+/// What a classifier computes on the way to its answer.
+public struct Features {
+    /// `[batch, classes]`
+    public let logits: Tensor
+    /// The vector before the head: `[batch, channels]`.
+    public let pooled: Tensor
+    /// The last token grid: `[batch, rows, columns, channels]`.
+    public let tokens: Tensor
+    /// The two heads of a distilled model before they are averaged, nil for others.
+    public let heads: (classification: Tensor, distillation: Tensor)?
+
+    public init(
+        logits: Tensor, pooled: Tensor, tokens: Tensor, heads: (classification: Tensor, distillation: Tensor)? = nil
+    ) {
+        (self.logits, self.pooled, self.tokens, self.heads) = (logits, pooled, tokens, heads)
+    }
+}
+
+/// Height and width in pixels, or rows and columns.
+public struct Size: Codable, Sendable, Hashable, CustomStringConvertible {
+    public var height, width: Int
+
+    public init(_ height: Int, _ width: Int) { (self.height, self.width) = (height, width) }
+    public init(_ side: Int) { self.init(side, side) }
+    public var description: String { "\(height)×\(width)" }
+}
+
+/// The hyper-parameters of one architecture: a value that can be read, changed, checked and built.
+public protocol ModelConfiguration: Codable, Sendable {
+    /// What every classifier has.
+    var imageSize: Size { get set }
+    var channels: Int { get set }
+    var classes: Int { get set }
+    /// The rate of stochastic depth at the last block.
+    var dropPath: Float { get set }
+
+    /// Takes over what `arguments` says, under the names of the reference implementation's constructor.
+    /// - Throws: `ArgumentError` that names the argument, what was found and what was expected.
+    mutating func update(_ arguments: Arguments) throws
+
+    /// Refuses impossible combinations.
+    /// - Throws: `ArgumentError`.
+    func validate() throws
+
+    func makeModel() -> any ImageClassifier
+}
+
+extension ModelConfiguration {
+    /// Takes over `arguments`, refuses unknown ones, validates.
+    public mutating func apply(_ arguments: Arguments) throws {
+        try update(arguments)
+        try arguments.finish()
+        try validate()
+    }
+
+    /// Throws unless `divisor` divides `value`.
+    func require(_ name: String, _ value: Int, divisibleBy divisor: Int, _ divisorName: String) throws {
+        guard divisor > 0, value % divisor == 0 else {
+            throw ArgumentError(field: name, found: "\(value)", expected: "a multiple of \(divisorName) (\(divisor))")
+        }
+    }
+}
+
+/// Bounds of constructor arguments: wide enough for every published model, narrow enough that a wrong file cannot ask
+/// for absurd memory.
+enum Limits {
+    static let side = 1...16384
+    static let channels = 1...4096
+    static let width = 1...16384
+    static let depth = 1...1024
+    static let heads = 1...1024
+    static let classes = 1...1_000_000
+    static let rate = 0.0...0.999
+    static let ratio = 0.01...64.0
+}

@@ -1,0 +1,85 @@
+import Tessera
+import TesseraNN
+
+/// One paper: its published variants, and how its reference implementation is configured.
+public struct ModelSystem: Sendable {
+    /// The short name, such as `vit`.
+    public let id: String
+    public let title: String
+    public let year: Int
+    public let arxiv: String
+    public let variants: [ModelEntry]
+    /// The defaults of a constructor of the reference implementation, named by `owner/name class`.
+    public let reference: @Sendable (String) -> any ModelConfiguration
+
+    init(
+        id: String, title: String, year: Int, arxiv: String, variants: [(String, some ModelConfiguration)],
+        reference: @escaping @Sendable (String) -> any ModelConfiguration
+    ) {
+        (self.id, self.title, self.year, self.arxiv) = (id, title, year, arxiv)
+        self.variants = variants.map { ModelEntry(name: $0, system: id, configuration: $1) }
+        self.reference = reference
+    }
+}
+
+/// A published variant under its published name.
+public struct ModelEntry: Sendable {
+    public let name: String
+    /// The id of its ``ModelSystem``.
+    public let system: String
+    public let configuration: any ModelConfiguration
+
+    /// Trainable parameters, and the multiply-adds of one image at the published size. Nothing is allocated.
+    public func measure() -> (parameters: Int, frozen: Int, multiplyAdds: Int) {
+        let model = configuration.makeModel()
+        let frozen = model.parameters.reduce(0) { $0 + ($1.parameter.isTrainable ? 0 : $1.parameter.shape.count) }
+        return (model.parameterCount, frozen, configuration.multiplyAdds(model))
+    }
+}
+
+extension ModelConfiguration {
+    /// The multiply-adds of one image through `model`, which need not be initialised.
+    public func multiplyAdds(_ model: any ImageClassifier) -> Int {
+        let tape = Tape(.trace)
+        let image = Tape.leaf(Tensor(abstract: [1, imageSize.height, imageSize.width, channels]))
+        _ = tape.record { model(image) }
+        return tape.cost.multiplyAdds
+    }
+}
+
+/// Every model that Tessera knows.
+public enum Registry {
+    /// In the order of their papers.
+    public static let systems: [ModelSystem] = [
+        VisionTransformer.system, DistilledVisionTransformer.system, CompactTransformer.system,
+    ]
+
+    public static let entries: [ModelEntry] = systems.flatMap(\.variants)
+
+    /// - Throws: ``UnknownModelError`` with the nearest names.
+    public static func entry(_ name: String) throws -> ModelEntry {
+        guard let entry = entries.first(where: { $0.name == name }) else {
+            throw UnknownModelError(name: name, nearest: nearestNames(to: name, in: entries.map(\.name)))
+        }
+        return entry
+    }
+
+    /// - Throws: ``UnknownModelError`` with the nearest names.
+    public static func system(_ id: String) throws -> ModelSystem {
+        guard let system = systems.first(where: { $0.id == id }) else {
+            throw UnknownModelError(name: id, nearest: nearestNames(to: id, in: systems.map(\.id)))
+        }
+        return system
+    }
+}
+
+/// No model has this name.
+public struct UnknownModelError: Error, Equatable, CustomStringConvertible {
+    public let name: String
+    public let nearest: [String]
+
+    public var description: String {
+        let advice = nearest.isEmpty ? "`tessera models` lists them all" : "did you mean \(nearest.joined(separator: ", "))?"
+        return "unknown model \(name): \(advice)"
+    }
+}
