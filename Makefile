@@ -1,0 +1,33 @@
+# make demo   everything from nothing to a trained model that names what is in a picture (about 5 minutes)
+# make test   builds and runs every test
+# make lint   the style that continuous integration asks for
+
+SHELL := /bin/bash
+PACKAGES := libjpeg62-turbo-dev libpng-dev libwebp-dev zlib1g-dev dataset-fashion-mnist
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+RUN := runs/demo
+
+.PHONY: demo test lint build setup clean
+
+# Installs Debian packages only if one is missing.
+setup:
+	@dpkg -s $(PACKAGES) >/dev/null 2>&1 \
+		|| { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q $(PACKAGES); }
+
+build: setup
+	swift build -c release --product tessera
+
+demo: build
+	@rm -rf $(RUN)
+	bash Examples/demo.sh .build/release/tessera $(RUN)
+
+# In release: the kernels are vector code, and a debug build of it is 50 times slower.
+test: setup
+	swift build -c release --build-tests -Xswiftc -enable-testing
+	swift test -c release --skip-build -Xswiftc -enable-testing
+
+lint:
+	swift format lint --strict --recursive --parallel Package.swift Sources Tests
+
+clean:
+	rm -rf .build runs
