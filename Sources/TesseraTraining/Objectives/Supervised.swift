@@ -1,0 +1,21 @@
+import Tessera
+import TesseraModels
+
+/// Cross-entropy against (smoothed, mixed) class probabilities: plain training.
+///
+/// A distilled model without a teacher trains both of its heads on the same targets, so that neither stays random.
+public struct Supervised: Objective {
+    public static let name = "supervised"
+
+    public init() {}
+
+    public func callAsFunction(
+        _ model: any ImageClassifier, _ batch: TrainingBatch
+    ) -> (loss: Tensor, logits: Tensor) {
+        let features = model.features(batch.images)
+        guard let heads = features.heads else { return (crossEntropy(features.logits, batch.targets), features.logits) }
+        let loss =
+            (crossEntropy(heads.classification, batch.targets) + crossEntropy(heads.distillation, batch.targets)) * 0.5
+        return (loss, features.logits)
+    }
+}

@@ -1,0 +1,216 @@
+import Foundation
+import Tessera
+import TesseraModels
+import TesseraNN
+
+/// Batches of one epoch after another, the same for the same seed, from any point on.
+public protocol BatchSource {
+    var batchesPerEpoch: Int { get }
+
+    /// Calls `body` with the batches of `epoch` from number `start` on, until they end or `body` returns false.
+    func forEachBatch(epoch: Int, from start: Int, _ body: (TrainingBatch) throws -> Bool) throws
+}
+
+/// Where training stands: all that a resumed run needs besides tensors.
+public struct TrainingState: Codable, Sendable, Equatable {
+    public var epoch = 0
+    /// Batches done in this epoch.
+    public var batch = 0
+    /// Updates done in all.
+    public var update = 0
+    /// Sums over this epoch so far.
+    public var lossSum = 0.0
+    public var correct = 0
+    public var images = 0
+    /// Seconds of training, earlier sessions included.
+    public var seconds = 0.0
+    public var bestAccuracy = -1.0
+    public var bestEpoch = -1
+
+    public init() {}
+}
+
+/// What the loop tells while it runs.
+public enum TrainingEvent {
+    case step(TrainingState, loss: Double, learningRate: Double, imagesPerSecond: Double)
+    case epoch(EpochSummary)
+    /// Asked for at the end of each epoch and when time is up: everything is consistent now.
+    case checkpoint(TrainingState)
+}
+
+/// One line of the log.
+public struct EpochSummary: Sendable, Codable, Equatable {
+    public let epoch: Int
+    public let trainLoss: Double
+    public let trainAccuracy: Double
+    public let validationLoss: Double
+    public let validationAccuracy: Double
+    public let learningRate: Double
+    public let seconds: Double
+    public let isBest: Bool
+}
+
+/// The loss is not a number any more: nothing after this step can be trusted.
+public struct DivergedError: Error, CustomStringConvertible, Equatable {
+    public let epoch: Int
+    public let step: Int
+    public let loss: Double
+
+    public var description: String {
+        "training diverged: the loss of epoch \(epoch + 1), step \(step + 1) is \(loss), expected a finite number; "
+            + "the last checkpoint is from before it (try a lower --lr, or --clip-grad 1)"
+    }
+}
+
+/// The training loop: one tape a step, one optimizer, a schedule by update, an optional average of the weights.
+///
+/// It knows nothing about files and terminals: those listen to its events. Random numbers are forked from
+/// (seed, update), so a resumed run draws what an uninterrupted one would have drawn.
+public final class Trainer {
+    public let model: any ImageClassifier
+    public let options: TrainingOptions
+    public let optimizer: any Optimizer
+    public let average: MovingAverage?
+    public private(set) var state = TrainingState()
+    private let objective: any Objective
+    private let source: any BatchSource
+    private let schedule: Schedule.Cosine
+    private let precision: Precision
+    private let generator: RandomGenerator
+
+    public init(
+        model: any ImageClassifier, objective: any Objective, source: any BatchSource, options: TrainingOptions
+    ) {
+        (self.model, self.objective, self.source, self.options) = (model, objective, source, options)
+        let parameters = OptimizedParameter.all(
+            of: model, weightDecay: options.weightDecay, undecayed: model.undecayedKeys)
+        // Weights are written in place, so every parameter must own its memory.
+        for entry in parameters { entry.parameter.value = entry.parameter.value.copied }
+        let betas = (options.betas[0], options.betas[1])
+        optimizer =
+            switch options.optimizer {
+            case .adamw: AdamW(parameters, betas: betas, epsilon: options.epsilon)
+            case .adam: AdamW(parameters, betas: betas, epsilon: options.epsilon, couplesDecay: true)
+            case .sgd: SGD(parameters, momentum: options.momentum)
+            }
+        average = options.emaDecay.map { MovingAverage(of: model, decay: $0) }
+        let perEpoch = Double(source.batchesPerEpoch)
+        schedule = Schedule.Cosine(
+            base: options.learningRate, minimum: options.minimumRate, total: Double(options.epochs) * perEpoch,
+            warmup: options.warmupEpochs * perEpoch, warmupStart: options.warmupRate)
+        precision = options.precision ?? .automatic
+        generator = RandomGenerator(seed: options.seed).fork("training")
+    }
+
+    /// Epochs in all, the cool-down at the minimum rate included.
+    public var epochs: Int { options.epochs + options.cooldownEpochs }
+
+    /// Goes on from a checkpoint.
+    public func resume(_ state: TrainingState, optimizerState: [String: Tensor]) throws {
+        try optimizer.load(optimizerState)
+        try average?.load(optimizerState)
+        self.state = state
+    }
+
+    /// All tensors that a checkpoint needs besides the model's.
+    public var optimizerState: [(key: String, tensor: Tensor)] { optimizer.state + (average?.state ?? []) }
+
+    /// Trains to the end, or until `shouldStop` says so after a step.
+    ///
+    /// - Parameters:
+    ///   - evaluate: loss and accuracy of the model as it is now; called at the end of every epoch
+    ///   - report: hears what happens; an error it throws (a full disk) ends the run
+    /// - Returns: whether the end was reached
+    /// - Throws: ``DivergedError``, and what the data and the listeners throw.
+    public func run(
+        evaluate: () throws -> (loss: Double, accuracy: Double), shouldStop: () -> Bool = { false },
+        report: (TrainingEvent) throws -> Void
+    ) throws -> Bool {
+        var lastCheckpoint = Date()
+        while state.epoch < epochs {
+            var isStopped = false
+            try source.forEachBatch(epoch: state.epoch, from: state.batch) { batch in
+                let start = Date()
+                let rate = schedule(Double(state.update))
+                let loss = try step(batch, rate)
+                state.seconds += Date().timeIntervalSince(start)
+                let speed = Double(batch.labels.count) / max(1e-9, Date().timeIntervalSince(start))
+                try report(.step(state, loss: loss, learningRate: rate, imagesPerSecond: speed))
+                isStopped = shouldStop()
+                let isDue = Date().timeIntervalSince(lastCheckpoint) >= options.checkpointSeconds
+                if isStopped || (isDue && state.batch < source.batchesPerEpoch) {
+                    try report(.checkpoint(state))
+                    lastCheckpoint = Date()
+                }
+                return !isStopped
+            }
+            if isStopped { return false }
+            try finishEpoch(evaluate, report)
+            lastCheckpoint = Date()
+        }
+        return true
+    }
+
+    private func step(_ batch: TrainingBatch, _ rate: Double) throws -> Double {
+        let pass = TrainingPass(generator.fork(UInt64(state.update)))
+        return try precision.use {
+            let tape = Tape()
+            let (loss, logits) = tape.record { pass.run { objective(model, batch) } }
+            let value = Double(loss.scalar)
+            guard value.isFinite else { throw DivergedError(epoch: state.epoch, step: state.batch, loss: value) }
+            let gradients = tape.gradients(of: loss)
+            var scale: Float = 1
+            if let limit = options.clipGradient {
+                scale = Gradients.clippingScale(norm: gradients.norm(over: optimizer.parameters), limit: limit)
+            }
+            optimizer.step(gradients, learningRate: rate, scale: scale)
+            average?.update()
+            state.update += 1
+            state.batch += 1
+            state.lossSum += value * Double(batch.labels.count)
+            state.images += batch.labels.count
+            state.correct += logits.countCorrect(batch.labels)
+            return value
+        }
+    }
+
+    private func finishEpoch(
+        _ evaluate: () throws -> (loss: Double, accuracy: Double), _ report: (TrainingEvent) throws -> Void
+    ) throws {
+        let start = Date()
+        let result = try precision.use { try average?.apply(evaluate) ?? evaluate() }
+        state.seconds += Date().timeIntervalSince(start)
+        let isBest = result.accuracy > state.bestAccuracy
+        if isBest { (state.bestAccuracy, state.bestEpoch) = (result.accuracy, state.epoch) }
+        let images = Double(max(1, state.images))
+        let summary = EpochSummary(
+            epoch: state.epoch, trainLoss: state.lossSum / images, trainAccuracy: Double(state.correct) / images,
+            validationLoss: result.loss, validationAccuracy: result.accuracy,
+            learningRate: schedule(Double(max(0, state.update - 1))), seconds: state.seconds, isBest: isBest)
+        (state.lossSum, state.correct, state.images) = (0, 0, 0)
+        state.epoch += 1
+        state.batch = 0
+        try report(.epoch(summary))
+        try report(.checkpoint(state))
+    }
+
+    /// The weights to keep: the average if there is one.
+    public func withBestWeights<Result>(_ body: () throws -> Result) rethrows -> Result {
+        try average?.apply(body) ?? body()
+    }
+}
+
+extension Tensor {
+    /// How many rows of logits `[batch, classes]` have their greatest value at the label; the first one wins a tie.
+    func countCorrect(_ labels: [Int32]) -> Int {
+        let classes = shape[1]
+        return withUnsafeBuffer { values in
+            labels.enumerated().reduce(0) { count, entry in
+                let row = values[(entry.offset * classes)..<((entry.offset + 1) * classes)]
+                var best = row.startIndex
+                for i in row.indices where row[i] > row[best] { best = i }
+                return count + (best - row.startIndex == Int(entry.element) ? 1 : 0)
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+import Foundation
+import Tessera
+import TesseraData
+
+/// Everything that a training run is told, under timm's names. Two runs with equal options, data and seed end in equal
+/// weights, bit for bit.
+public struct TrainingOptions: Codable, Sendable, Equatable {
+    public enum OptimizerName: String, Codable, Sendable, CaseIterable { case adamw, adam, sgd }
+
+    public var method = Supervised.name
+    public var epochs = 10
+    public var batchSize = 128
+    public var seed: UInt64 = 42
+    public var precision: Precision?
+
+    public var optimizer = OptimizerName.adamw
+    public var learningRate = 5e-4
+    public var minimumRate = 1e-5
+    public var warmupRate = 1e-6
+    public var warmupEpochs = 5.0
+    public var cooldownEpochs = 0
+    public var weightDecay = 0.05
+    public var momentum = 0.9
+    public var betas = [0.9, 0.999]
+    public var epsilon = 1e-8
+    public var clipGradient: Double?
+
+    public var smoothing = 0.1
+    public var mixup = 0.0
+    public var cutmix = 0.0
+    public var mixupProbability = 1.0
+    public var mixupSwitchProbability = 0.5
+    /// The epoch from which on images are no longer mixed.
+    public var mixupOffEpoch: Int?
+    public var horizontalFlip = 0.5
+    /// Zeros around the image before a random crop of its own size; nil: a random resized crop.
+    public var cropPadding: Int?
+    public var scale = [0.08, 1.0]
+    public var ratio = [3.0 / 4, 4.0 / 3]
+    /// A timm policy string such as `rand-m9-mstd0.5-inc1`, or nil.
+    public var autoAugment: String?
+    public var eraseProbability = 0.0
+    public var colorJitter = 0.0
+
+    public var emaDecay: Double?
+    public var validationFraction = 0.1
+    public var workers = 2
+    /// The most seconds of work that a kill can lose.
+    public var checkpointSeconds = 60.0
+
+    public init() {}
+
+    /// Every impossible setting, one line each.
+    public func problems(images: Int, classes: Int) -> [String] {
+        var problems: [String] = []
+        func require(_ condition: Bool, _ flag: String, _ found: Any, _ expected: String) {
+            if !condition { problems.append("--\(flag): found \(found), expected \(expected)") }
+        }
+        require((1...1_000_000).contains(epochs), "epochs", epochs, "1 to 1000000")
+        require((1...65536).contains(batchSize), "batch", batchSize, "1 to 65536")
+        require(batchSize <= images, "batch", batchSize, "at most the \(images) training images")
+        require(learningRate > 0 && learningRate < 100, "lr", learningRate, "above 0, below 100")
+        require(minimumRate >= 0 && minimumRate <= learningRate, "min-lr", minimumRate, "0 to --lr (\(learningRate))")
+        require(warmupRate >= 0, "warmup-lr", warmupRate, "0 or more")
+        require(
+            warmupEpochs >= 0 && warmupEpochs < Double(epochs + 1), "warmup-epochs", warmupEpochs,
+            "0 to --epochs (\(epochs))")
+        require(cooldownEpochs >= 0, "cooldown-epochs", cooldownEpochs, "0 or more")
+        require(weightDecay >= 0 && weightDecay < 1, "weight-decay", weightDecay, "0 to below 1")
+        require(momentum >= 0 && momentum < 1, "momentum", momentum, "0 to below 1")
+        require(
+            betas.count == 2 && betas.allSatisfy { $0 >= 0 && $0 < 1 }, "betas", betas, "two numbers, 0 to below 1")
+        require(clipGradient ?? 1 > 0, "clip-grad", clipGradient ?? 0, "above 0")
+        require(smoothing >= 0 && smoothing < 1, "smoothing", smoothing, "0 to below 1")
+        require(mixup >= 0, "mixup", mixup, "0 or more")
+        require(cutmix >= 0, "cutmix", cutmix, "0 or more")
+        require(
+            mixup + cutmix == 0 || classes > 1, "mixup", mixup + cutmix, "0, as there is a single class")
+        require(
+            mixup + cutmix == 0 || batchSize % 2 == 0, "batch", batchSize,
+            "an even number, as --mixup and --cutmix pair images")
+        for (flag, value) in [
+            ("mixup-prob", mixupProbability), ("mixup-switch-prob", mixupSwitchProbability), ("hflip", horizontalFlip),
+            ("reprob", eraseProbability),
+        ] {
+            require((0...1).contains(value), flag, value, "0 to 1")
+        }
+        require(
+            scale.count == 2 && scale[0] > 0 && scale[0] <= scale[1] && scale[1] <= 1, "scale", scale,
+            "two numbers, 0 < first ≤ second ≤ 1")
+        require(
+            ratio.count == 2 && ratio[0] > 0 && ratio[0] <= ratio[1], "ratio", ratio, "two numbers, 0 < first ≤ second")
+        require((0...1024).contains(cropPadding ?? 0), "crop-padding", cropPadding ?? 0, "0 to 1024")
+        require(emaDecay.map { $0 > 0 && $0 < 1 } ?? true, "model-ema-decay", emaDecay ?? 0, "above 0, below 1")
+        require(validationFraction > 0 && validationFraction < 1, "val-split", validationFraction, "above 0, below 1")
+        require((0...64).contains(workers), "workers", workers, "0 to 64")
+        return problems
+    }
+}
