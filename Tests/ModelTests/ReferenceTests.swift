@@ -1,0 +1,69 @@
+import Tessera
+import TesseraModels
+import TesseraNN
+import Testing
+
+/// Every model against the outputs and gradients of its reference implementation.
+@Suite struct ReferenceTests {
+    static let cases = ["vit", "deit", "cct"].flatMap(FixtureFolder.cases)
+        .filter { !$0.hasSuffix("losses.safetensors") && !$0.hasSuffix("pos_embed_resize.safetensors") }
+
+    @Test func thereAreCases() { #expect(Self.cases.count >= 7) }
+
+    @Test(arguments: cases) func outputsAndGradients(_ path: String) throws {
+        let (metadata, tensors) = try FixtureFolder.tensors(path)
+        let results = try ReferenceCase(metadata: metadata, tensors: tensors).run(gradients: true)
+        let found = Dictionary(uniqueKeysWithValues: results)
+        let expected = tensors.filter { $0.key == "output" || $0.key.hasPrefix("grad") }
+        #expect(Set(found.keys) == Set(expected.keys))
+        // Key biases have no influence before a softmax, nor has the bias of sequence pooling: their gradients are
+        // rounding noise, compared against the size of the other gradients.
+        let scale = expected.filter { $0.key != "output" }.values.map { $0.scalars.map(abs).max() ?? 0 }.max() ?? 1
+        for (key, tensor) in expected {
+            guard let result = found[key] else { continue }
+            #expect(result.shape == tensor.shape, "\(key)")
+            let error = relativeError(result, tensor, floor: key == "output" ? 0 : 1e-3 * scale)
+            #expect(error <= 2e-5, "\(key) of \(path): relative error \(error)")
+        }
+    }
+
+    @Test func tableOfSinesMatches() throws {
+        for path in Self.cases where path.contains("sine") {
+            let (metadata, tensors) = try FixtureFolder.tensors(path)
+            let model = try ReferenceCase(metadata: metadata, tensors: tensors).model
+            model.initialize(seed: 0)
+            let table = try #require(model.parameters.first { $0.key == "classifier.positional_emb" }).parameter
+            #expect(!table.isTrainable)
+            #expect(relativeError(table.value, try #require(tensors["param.classifier.positional_emb"])) <= 2e-6)
+        }
+    }
+
+    @Test func positionTablesResampleAsTheirPrograms() throws {
+        let (_, vit) = try FixtureFolder.tensors(FixtureFolder.path("vit", "pos_embed_resample.safetensors"))
+        let table = try #require(vit["param.pos_embed"])
+        for (name, flavour) in [
+            ("bicubic_antialias", PositionTable.Resampling.bicubicAntialiased), ("bicubic_plain", .bicubic),
+            ("zoom_order1", .bilinearAligned),
+        ] {
+            let resampled = PositionTable.resampled(table, prefix: 1, from: (4, 4), to: (6, 3), flavour)
+            #expect(relativeError(resampled, try #require(vit["feature.pos_embed_\(name)"])) <= 2e-6, "\(name)")
+        }
+        let (_, deit) = try FixtureFolder.tensors(FixtureFolder.path("deit", "losses.safetensors"))
+        let resized = PositionTable.resampled(
+            try #require(deit["input.pos_embed"]), prefix: 2, from: (4, 4), to: (6, 6), .bicubic)
+        #expect(relativeError(resized, try #require(deit["output.pos_embed_resized"])) <= 2e-6)
+        let (_, cct) = try FixtureFolder.tensors(FixtureFolder.path("cct", "pos_embed_resize.safetensors"))
+        let larger = PositionTable.resampled(
+            try #require(cct["input.pos_embed"]), prefix: 0, from: (4, 4), to: (7, 7), .bilinear)
+        #expect(relativeError(larger, try #require(cct["output.pos_embed_4to7"])) <= 2e-6)
+        let smaller = PositionTable.resampled(
+            try #require(cct["input.pos_embed_cls"]), prefix: 1, from: (4, 4), to: (3, 3), .bilinear)
+        #expect(relativeError(smaller, try #require(cct["output.pos_embed_cls_4to3"])) <= 2e-6)
+    }
+
+    @Test func aTableThatFitsIsUntouched() {
+        let table = Tensor([1, 2, 3, 4, 5], [1, 5, 1])
+        let same = PositionTable.resampled(table, prefix: 1, from: (2, 2), to: (2, 2), .bicubicAntialiased)
+        #expect(same.scalars == table.scalars)
+    }
+}

@@ -1,0 +1,111 @@
+import Foundation
+import Tessera
+import TesseraModels
+import TesseraNN
+import Testing
+
+@Suite struct RegistryTests {
+    struct Published {
+        let name: String
+        let parameters: Int
+        let multiplyAdds: Int
+    }
+
+    static func published(_ system: String) throws -> [Published] {
+        let data = try Data(contentsOf: URL(fileURLWithPath: FixtureFolder.path(system, "variants.json")))
+        let members = try JSON(parsing: data).members ?? []
+        return members.compactMap { member in
+            guard let parameters = member.value["params"]?.int, let adds = member.value["macs"]?.int else { return nil }
+            return Published(name: member.key, parameters: parameters, multiplyAdds: adds)
+        }
+    }
+
+    @Test(arguments: ["vit", "deit", "cct"]) func everyVariantHasItsPublishedSize(_ system: String) throws {
+        let published = try Self.published(system)
+        #expect(!published.isEmpty)
+        for variant in published {
+            let (parameters, _, multiplyAdds) = try Registry.entry(variant.name).measure()
+            #expect(parameters == variant.parameters, "\(variant.name)")
+            let ratio = Double(multiplyAdds) / Double(variant.multiplyAdds)
+            #expect(abs(ratio - 1) < 0.002, "\(variant.name): \(multiplyAdds), published \(variant.multiplyAdds)")
+        }
+        #expect(Set(published.map(\.name)) == Set(try Registry.system(system).variants.map(\.name)))
+    }
+
+    @Test func namesAreUniqueAndNearNamesAreOffered() {
+        #expect(Set(Registry.entries.map(\.name)).count == Registry.entries.count)
+        #expect(throws: UnknownModelError.self) { try Registry.entry("cct_2_3x2_23") }
+        do { _ = try Registry.entry("deit_tiny_patch16_244") } catch {
+            #expect("\(error)".contains("deit_tiny_patch16_224"), "\(error)")
+        }
+    }
+
+    @Test func impossibleConfigurationsAreRefused() {
+        func refusal(_ configuration: some ModelConfiguration, _ json: String) -> String {
+            var configuration = configuration
+            do {
+                try configuration.apply(Arguments(parsing: json, section: "model"))
+                return "accepted"
+            } catch { return "\(error)" }
+        }
+        let vit = VisionTransformer.Configuration.tiny16
+        #expect(refusal(vit, #"{"num_heads": 5}"#).contains("model.embed_dim") == false)
+        #expect(refusal(vit, #"{"num_heads": 5}"#).contains("num_heads (5)"))
+        #expect(refusal(vit, #"{"img_size": 225}"#).contains("patch_size (16)"))
+        #expect(refusal(vit, #"{"depht": 3}"#).contains("depth"))
+        #expect(refusal(vit, #"{"depth": 0}"#).contains("1 to 1024"))
+        #expect(refusal(vit, #"{"global_pool": "max"}"#).contains("token, avg"))
+        #expect(refusal(CompactTransformer.Configuration.cct2_3x2, #"{"img_size": 28}"#) == "accepted")
+        #expect(refusal(CompactTransformer.Configuration.cct2_3x2, #"{"kernel_size": 99}"#).contains("img_size"))
+    }
+
+    @Test func weightsOfAnotherArchitectureAreNamed() throws {
+        let (small, other) = (try Registry.entry("cct_2_3x2_32"), try Registry.entry("cvt_2_4_32"))
+        let (model, wrong) = (small.configuration.makeModel(), other.configuration.makeModel())
+        model.initialize(seed: 1)
+        wrong.initialize(seed: 1)
+        let before = model.stateDictionary.map(\.tensor.scalars)
+        do {
+            try model.load(Dictionary(uniqueKeysWithValues: wrong.stateDictionary.map { ($0.key, $0.tensor) }))
+            Issue.record("loaded")
+        } catch let error as StateDictionaryError {
+            #expect(error.missing == ["tokenizer.conv_layers.1.0.weight"])
+            #expect(error.unexpected == ["tokenizer.conv_layers.0.0.bias"])
+            #expect(error.misshaped.contains { $0.hasPrefix("tokenizer.conv_layers.0.0.weight: found [128, 3, 4, 4]") })
+        }
+        #expect(model.stateDictionary.map(\.tensor.scalars) == before)
+    }
+
+    @Test func modelsRunAtOtherSizesAndChannels() throws {
+        for (name, json) in [
+            ("cct_2_3x2_32", #"{"n_input_channels": 1, "img_size": 28, "num_classes": 3}"#),
+            ("cct_2_3x2_32_sine", #"{"num_classes": 3}"#), ("vit_2_4_32", #"{"num_classes": 3}"#),
+            ("vit_tiny_patch16_224", #"{"img_size": 32, "depth": 2, "in_chans": 1, "num_classes": 3}"#),
+        ] {
+            var configuration = try Registry.entry(name).configuration
+            try configuration.apply(Arguments(parsing: json, section: "model"))
+            let model = configuration.makeModel()
+            model.initialize(seed: 2)
+            let side = configuration.imageSize.height
+            for extra in [0, 16] {
+                let image = Tensor(repeating: 0.5, [2, side + extra, side + extra, configuration.channels])
+                let logits = model(image)
+                #expect(logits.shape == [2, 3])
+                #expect(logits.scalars.allSatisfy(\.isFinite))
+            }
+        }
+    }
+
+    @Test func initialValuesFollowTheSeedOnly() throws {
+        let entry = try Registry.entry("cct_2_3x2_32")
+        let (a, b) = (entry.configuration.makeModel(), entry.configuration.makeModel())
+        a.initialize(seed: 7)
+        b.initialize(seed: 7)
+        #expect(a.stateDictionary.map(\.tensor.scalars) == b.stateDictionary.map(\.tensor.scalars))
+        b.initialize(seed: 8)
+        #expect(a.stateDictionary.map(\.tensor.scalars) != b.stateDictionary.map(\.tensor.scalars))
+        let convolution = try #require(a.stateDictionary.first { $0.key == "tokenizer.conv_layers.0.0.weight" }).tensor
+        let deviation = (convolution.scalars.map { $0 * $0 }.reduce(0, +) / Float(convolution.count)).squareRoot()
+        #expect(abs(deviation - 0.272) < 0.02)
+    }
+}
