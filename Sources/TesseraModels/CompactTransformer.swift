@@ -12,7 +12,7 @@ import TesseraNN
 /// learnable table by mistake; here the name means what it says.
 public final class CompactTransformer: Module, ImageClassifier {
     /// The hyper-parameters of all three members of the family.
-    public struct Configuration: ModelConfiguration, Hashable {
+    public struct Configuration: ClassifierConfiguration, Hashable {
         public enum Kind: String, Codable, Sendable { case vitLite, cvt, cct }
         public enum Positions: String, Codable, Sendable, CaseIterable { case learnable, sine, none }
 

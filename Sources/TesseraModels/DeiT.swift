@@ -48,7 +48,7 @@ public final class DataEfficientTransformer: VisionTransformer {
 }
 
 /// DeiT: a Vision Transformer, distilled or not.
-public struct DeiTConfiguration: ModelConfiguration, Hashable {
+public struct DeiTConfiguration: ClassifierConfiguration, Hashable {
     public var transformer: VisionTransformer.Configuration
     public var isDistilled: Bool
 

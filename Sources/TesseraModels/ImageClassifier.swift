@@ -56,7 +56,7 @@ public struct Size: Codable, Sendable, Hashable, CustomStringConvertible {
 }
 
 /// The hyper-parameters of one architecture: a value that can be read, changed, checked and built.
-public protocol ModelConfiguration: Codable, Sendable {
+public protocol ClassifierConfiguration: Codable, Sendable {
     /// What every classifier has.
     var imageSize: Size { get set }
     var channels: Int { get set }
@@ -75,7 +75,7 @@ public protocol ModelConfiguration: Codable, Sendable {
     func makeModel() -> any ImageClassifier
 }
 
-extension ModelConfiguration {
+extension ClassifierConfiguration {
     /// Takes over `arguments`, refuses unknown ones, validates.
     public mutating func apply(_ arguments: Arguments) throws {
         try update(arguments)

@@ -10,11 +10,11 @@ public struct ModelSystem: Sendable {
     public let arxiv: String
     public let variants: [ModelEntry]
     /// The defaults of a constructor of the reference implementation, named by `owner/name class`.
-    public let reference: @Sendable (String) -> any ModelConfiguration
+    public let reference: @Sendable (String) -> any ClassifierConfiguration
 
     init(
-        id: String, title: String, year: Int, arxiv: String, variants: [(String, some ModelConfiguration)],
-        reference: @escaping @Sendable (String) -> any ModelConfiguration
+        id: String, title: String, year: Int, arxiv: String, variants: [(String, some ClassifierConfiguration)],
+        reference: @escaping @Sendable (String) -> any ClassifierConfiguration
     ) {
         (self.id, self.title, self.year, self.arxiv) = (id, title, year, arxiv)
         self.variants = variants.map { ModelEntry(name: $0, system: id, configuration: $1) }
@@ -27,7 +27,7 @@ public struct ModelEntry: Sendable {
     public let name: String
     /// The id of its ``ModelSystem``.
     public let system: String
-    public let configuration: any ModelConfiguration
+    public let configuration: any ClassifierConfiguration
 
     /// Trainable parameters, and the multiply-adds of one image at the published size. Nothing is allocated.
     public func measure() -> (parameters: Int, frozen: Int, multiplyAdds: Int) {
@@ -37,7 +37,7 @@ public struct ModelEntry: Sendable {
     }
 }
 
-extension ModelConfiguration {
+extension ClassifierConfiguration {
     /// The multiply-adds of one image through `model`, which need not be initialised.
     public func multiplyAdds(_ model: any ImageClassifier) -> Int {
         let tape = Tape(.trace)

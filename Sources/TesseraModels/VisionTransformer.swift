@@ -11,7 +11,7 @@ import TesseraNN
 /// one; the original JAX code uses the tanh approximation.
 public class VisionTransformer: Module, ImageClassifier {
     /// The hyper-parameters, under the paper's names.
-    public struct Configuration: ModelConfiguration, Hashable {
+    public struct Configuration: ClassifierConfiguration, Hashable {
         public enum Pooling: String, Codable, Sendable, CaseIterable {
             case token
             case average = "avg"

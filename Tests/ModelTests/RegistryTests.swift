@@ -41,7 +41,7 @@ import Testing
     }
 
     @Test func impossibleConfigurationsAreRefused() {
-        func refusal(_ configuration: some ModelConfiguration, _ json: String) -> String {
+        func refusal(_ configuration: some ClassifierConfiguration, _ json: String) -> String {
             var configuration = configuration
             do {
                 try configuration.apply(Arguments(parsing: json, section: "model"))
