@@ -2,9 +2,15 @@
 #pragma once
 #include "CKernels.h"
 
+/// What an Adam step multiplies by, worked out once.
+struct tk_adam_factors {
+    float beta1, beta2, epsilon, keep, coupled_decay, gradient_scale, step_size, inverse_root_correction;
+};
+
 struct tk_table {
 #define X(result, name, arguments) result (*name) arguments;
 #include "kernels/elementwise.def"
+#include "kernels/optimizer.def"
 #undef X
 };
 

@@ -11,3 +11,5 @@
 #include "tk_attention.h"
 #include "tk_convolution.h"
 #include "tk_elementwise.h"
+#include "tk_loss.h"
+#include "tk_optimizer.h"

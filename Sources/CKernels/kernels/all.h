@@ -7,9 +7,11 @@
 #define TK_JOIN_(a, b) a##_##b
 
 #include "elementwise.h"
+#include "optimizer.h"
 
 const struct tk_table TK_KERNEL(tk_table) = {
 #define X(result, name, arguments) .name = TK_KERNEL(name),
 #include "elementwise.def"
+#include "optimizer.def"
 #undef X
 };

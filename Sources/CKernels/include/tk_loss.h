@@ -1,0 +1,16 @@
+// Losses over rows of logits.
+#pragma once
+#include <stdint.h>
+
+/// Cross-entropy against class probabilities, row by row: losses[r] = -sum_c targets[r][c] log softmax(logits[r])[c].
+/// `probabilities` (softmax of the logits, [rows][classes]) is kept for the gradient unless NULL.
+void tk_cross_entropy(const float *logits, const float *targets, float *losses, float *probabilities, int64_t rows,
+                      int64_t classes);
+
+/// gradient[r][c] = scale * (probabilities[r][c] * sum_c targets[r] - targets[r][c]).
+void tk_cross_entropy_backward(const float *probabilities, const float *targets, float scale, float *gradient,
+                               int64_t rows, int64_t classes);
+
+/// y = x * mask / (1 - rate), where the mask of element i is drawn from a counter-based hash of (seed, i): the same
+/// call on a gradient is the backward pass.
+void tk_dropout(const float *x, float *y, int64_t count, float rate, uint64_t seed);
