@@ -1,0 +1,277 @@
+import Foundation
+import Tessera
+import TesseraData
+import TesseraIO
+import TesseraModels
+import TesseraNN
+
+/// A training run as a folder on disk: model, data, loop, checkpoints, tables and report put together.
+public final class TrainingRun {
+    /// What a new run is made of. It is written into `config.json`, so that a run can be resumed by its folder alone.
+    public struct Plan: Codable, Sendable, Equatable {
+        public var model: String
+        /// The data set's name or path, and its format if it was said outright.
+        public var data: String
+        public var format: String?
+        public var pixelLimit = Image.defaultPixelLimit
+        /// Refuse unreadable images instead of skipping them.
+        public var strict = false
+        public var options = TrainingOptions()
+
+        public init(model: String, data: String) { (self.model, self.data) = (model, data) }
+    }
+
+    public let plan: Plan
+    public let trained: TrainedModel
+    public let folder: RunFolder
+    public let trainer: Trainer
+    /// The training images' count, for progress.
+    public let imageCount: Int
+    private let source: LoaderSource
+    private let validation: Loader
+    private let metrics: MetricsLog
+    private let events: TensorBoardWriter
+
+    private static let columns = [
+        "step", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds",
+    ]
+
+    /// Begins a new run.
+    ///
+    /// - Parameters:
+    ///   - configuration: the model; its classes, channels and (if `imageSize` is nil) size follow the data
+    ///   - weights: a run or weight file to start from; its head is replaced where the classes differ
+    /// - Throws: one-line errors that name the flag, file or tensor. Nothing is written before everything is checked.
+    public static func begin(
+        _ plan: Plan, at path: String, imageSize: Int? = nil, modelArguments: JSON? = nil, weights: String? = nil,
+        overwrite: Bool = false
+    ) throws -> TrainingRun {
+        let data = try OpenedData(plan)
+        var configuration = try Registry.entry(plan.model).configuration
+        if let modelArguments { try configuration.apply(Arguments(modelArguments, section: "model-args")) }
+        configuration.classes = data.train.classNames.count
+        let sample = try data.sample
+        configuration.channels = sample.channels
+        if let imageSize {
+            configuration.imageSize = Size(imageSize)
+        } else if max(sample.height, sample.width) <= 64 {
+            // Small pictures are trained at their own size; enlarging them costs time and adds nothing.
+            configuration.imageSize = Size(sample.height, sample.width)
+        }
+        try configuration.validate()
+        let problems = plan.options.problems(images: data.train.count, classes: configuration.classes)
+        guard problems.isEmpty else { throw OptionsError(problems: problems) }
+        let preprocessing = Preprocessing(configuration.imageSize, sample.channels, data.name)
+        let file = try TesseraIO.ModelConfiguration(
+            architecture: plan.model, classCount: configuration.classes, modelArguments: modelArguments,
+            preprocessing: preprocessing.file, labels: data.train.classNames, tessera: JSON(encoding: plan))
+        let model = configuration.makeModel()
+        model.initialize(seed: plan.options.seed)
+        if let weights { try model.start(from: weights) }
+        let folder = try RunFolder.create(at: path, overwrite: overwrite)
+        try folder.write(file)
+        return try TrainingRun(plan, TrainedModel(model: model, configuration: file), data, folder, resuming: nil)
+    }
+
+    /// Goes on with the run in a folder, from its last checkpoint.
+    /// - Parameter notice: is told when a damaged checkpoint had to be passed over.
+    public static func resume(at path: String, notice: (String) -> Void) throws -> TrainingRun {
+        let folder = try RunFolder.open(at: path)
+        let file = try folder.configuration()
+        guard let json = file.tessera, let plan = try? JSONDecoder().decode(Plan.self, from: Data(json.text().utf8))
+        else {
+            throw FormatError(
+                file: folder.file(RunFolder.configurationName), subject: "tessera", found: "no training run",
+                expected: "the section that `tessera train` writes")
+        }
+        let model = try file.buildModel()
+        let checkpoint = try folder.loadCheckpoint(as: TrainingState.self, notice: notice)
+        if let checkpoint {
+            try model.load(Dictionary(uniqueKeysWithValues: checkpoint.model))
+        } else {
+            model.initialize(seed: plan.options.seed)
+        }
+        let trained = try TrainedModel(model: model, configuration: file)
+        return try TrainingRun(plan, trained, OpenedData(plan), folder, resuming: checkpoint)
+    }
+
+    private init(
+        _ plan: Plan, _ trained: TrainedModel, _ data: OpenedData, _ folder: RunFolder,
+        resuming checkpoint: Checkpoint<TrainingState>?
+    ) throws {
+        (self.plan, self.trained, self.folder) = (plan, trained, folder)
+        imageCount = data.train.count
+        source = try LoaderSource(data.train, trained.preprocessing, plan.options, strict: plan.strict)
+        validation = Loader(
+            data.validation, transform: trained.preprocessing.evaluation, batchSize: max(64, plan.options.batchSize),
+            workers: plan.options.workers, unreadable: plan.strict ? .fail : .skip)
+        trainer = Trainer(model: trained.model, objective: Supervised(), source: source, options: plan.options)
+        if let checkpoint {
+            try trainer.resume(checkpoint.state, optimizerState: Dictionary(uniqueKeysWithValues: checkpoint.optimizer))
+        }
+        metrics = try folder.metrics(columns: Self.columns)
+        try metrics.truncate(after: trainer.state.update)
+        events = try folder.events(resumingAfter: checkpoint == nil ? nil : trainer.state.update)
+    }
+
+    /// Trains to the end or until `shouldStop`, keeping the folder whole all the time.
+    /// - Returns: whether the end was reached
+    public func run(shouldStop: () -> Bool = { false }, progress: (TrainingEvent) -> Void) throws -> Bool {
+        try trainer.run(
+            evaluate: {
+                let result = try evaluate(trained.model, validation)
+                return (result.loss, result.top1)
+            }, shouldStop: shouldStop,
+            report: { event in
+                switch event {
+                case .epoch(let summary): try record(summary)
+                case .checkpoint(let state): try checkpoint(state)
+                case .step: break
+                }
+                progress(event)
+            })
+    }
+
+    private func record(_ summary: EpochSummary) throws {
+        let step = trainer.state.update
+        let numbers: [(tag: String, value: Double)] = [
+            ("loss/train", summary.trainLoss), ("accuracy/train", summary.trainAccuracy),
+            ("loss/validation", summary.validationLoss), ("accuracy/validation", summary.validationAccuracy),
+            ("learning_rate", summary.learningRate),
+        ]
+        try metrics.append(
+            ["\(step)", "\(summary.epoch + 1)"] + numbers.map { "\($0.value)" } + ["\(summary.seconds)"])
+        try events.scalars(numbers.map { ($0.tag, Float($0.value)) }, step: step)
+        guard summary.isBest else { return }
+        try trainer.withBestWeights {
+            try folder.saveBest(
+                trained.model.stateDictionary.map { ($0.key, $0.tensor) },
+                metadata: ["epoch": "\(summary.epoch + 1)", "accuracy": "\(summary.validationAccuracy)"])
+        }
+    }
+
+    private func checkpoint(_ state: TrainingState) throws {
+        try folder.save(
+            Checkpoint(
+                step: state.update, model: trained.model.stateDictionary.map { ($0.key, $0.tensor) },
+                optimizer: trainer.optimizerState.map { ($0.key, $0.tensor) }, state: state))
+    }
+
+    /// Images that could not be read so far, by name.
+    public var unreadable: [String] {
+        source.unreadable.map(\.reason) + validation.unreadableSamples.map(\.reason)
+    }
+
+    /// Evaluates the best weights and writes `report.html`.
+    public func finish() throws -> Evaluation {
+        let best = try TrainedModel(folder.path)
+        var samples: [Report.Sample] = []
+        let evaluation = try evaluate(best.model, validation) { batch, logits in
+            guard samples.isEmpty else { return }
+            samples = best.samples(batch, logits, validation.dataset, count: 24)
+        }
+        try folder.write(try report(evaluation, samples))
+        return evaluation
+    }
+
+    private func report(_ evaluation: Evaluation, _ samples: [Report.Sample]) throws -> Report {
+        let rows = try metrics.rows().map { $0.map { Double($0) ?? .nan } }
+        func series(_ name: String, _ column: Int) -> Report.Chart.Series {
+            Report.Chart.Series(name, x: rows.map { $0[1] }, y: rows.map { $0[column] })
+        }
+        let size = trained.preprocessing
+        let parameters = trained.model.parameterCount
+        let options = JSON(encoding: plan.options).members ?? []
+        return Report(
+            title: "\(plan.model) on \(plan.data)",
+            summary: "\(imageCount) training images, \(evaluation.images) validation images, best of "
+                + "\(rows.count) epochs",
+            highlights: [
+                Report.Fact("accuracy", String(format: "%.2f %%", 100 * evaluation.top1)),
+                Report.Fact("top 5", String(format: "%.2f %%", 100 * evaluation.top5)),
+                Report.Fact("loss", String(format: "%.4f", evaluation.loss)),
+                Report.Fact("parameters", "\(parameters)"),
+                Report.Fact("training time", String(format: "%.0f s", trainer.state.seconds)),
+            ],
+            charts: [
+                Report.Chart("Accuracy", series: [series("training", 3), series("validation", 5)]),
+                Report.Chart("Loss", series: [series("training", 2), series("validation", 4)]),
+                Report.Chart("Learning rate", series: [series("learning rate", 6)]),
+            ],
+            confusion: Report.Confusion(labels: trained.labels, counts: evaluation.confusion), samples: samples,
+            configuration: [
+                Report.Fact("model", plan.model), Report.Fact("data", plan.data),
+                Report.Fact("input", "\(size.height) × \(size.width) × \(size.channels)"),
+                Report.Fact("instruction set", Processor.instructionSet),
+            ] + options.map { Report.Fact($0.key, $0.value.string ?? $0.value.text()) })
+    }
+}
+
+/// Settings that cannot be, all of them at once.
+public struct OptionsError: Error, CustomStringConvertible {
+    public let problems: [String]
+    public var description: String { problems.joined(separator: "; ") }
+}
+
+/// The two splits of a plan's data.
+private struct OpenedData {
+    let name: String
+    let train: any Dataset
+    let validation: any Dataset
+
+    init(_ plan: TrainingRun.Plan) throws {
+        let source = try DataSource.open(
+            plan.data, format: plan.format.flatMap(DatasetFormat.init), pixelLimit: plan.pixelLimit)
+        name = source.name
+        (train, validation) = try source.splits(validationFraction: plan.options.validationFraction)
+    }
+
+    /// An image that can be read, to learn size and channels from.
+    var sample: Image {
+        get throws {
+            var failure: (any Error)?
+            for index in 0..<min(train.count, 64) {
+                do { return try train.image(at: index) } catch { failure = error }
+            }
+            throw failure ?? DataError(name, "has no images")
+        }
+    }
+}
+
+extension Preprocessing {
+    /// The statistics of a well-known data set, or ImageNet's.
+    fileprivate init(_ size: Size, _ channels: Int, _ dataset: String) {
+        let known = Self.statistics[dataset]
+        let (mean, std) =
+            known.flatMap { $0.mean.count == channels ? $0 : nil }
+            ?? (channels == 3 ? (Self.imageNetMean, Self.imageNetStd) : ([0.449], [0.226]))
+        self.init(height: size.height, width: size.width, mean: mean, std: std)
+    }
+}
+
+extension JSON {
+    /// The JSON form of a value that can always be encoded.
+    init(encoding value: some Encodable) {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = .sortedKeys
+        self = (try? JSON(parsing: encoder.encode(value))) ?? .null
+    }
+}
+
+extension ImageClassifier {
+    /// Takes over the weights of a run: for another image size position tables are resampled, for other classes the
+    /// head stays new.
+    func start(from path: String) throws {
+        let file = try ModelFile.locate(path)
+        let tensors = Dictionary(uniqueKeysWithValues: try Safetensors(file.weights).tensors())
+        let shapes = Dictionary(uniqueKeysWithValues: parameters.map { ($0.key, $0.parameter.exportedShape) })
+        let headsDiffer = tensors.contains { key, tensor in
+            headPrefixes.contains { key.hasPrefix($0) } && shapes[key].map { $0 != tensor.shape } ?? false
+        }
+        do {
+            try load(
+                tensors, adapting: adapted,
+                skipping: { key in headsDiffer && self.headPrefixes.contains { key.hasPrefix($0) } })
+        } catch let error as StateDictionaryError { throw WeightsError(file: file.weights, error: error) }
+    }
+}
