@@ -39,4 +39,6 @@ public struct SystemError: Error, Equatable, CustomStringConvertible {
     }
 
     public var description: String { "\(path): cannot \(action): \(String(cString: strerror(code)))" }
+
+    public var isMissingFile: Bool { code == ENOENT }
 }

@@ -50,6 +50,12 @@ final class MappedFile: @unchecked Sendable {
         isMapped = false
     }
 
+    /// A copy of all the bytes of a file.
+    static func contents(of path: String) throws -> [UInt8] {
+        let file = try MappedFile(path)
+        return withExtendedLifetime(file) { Array(file.bytes) }
+    }
+
     deinit {
         if isMapped {
             munmap(UnsafeMutableRawPointer(mutating: bytes.baseAddress), bytes.count)

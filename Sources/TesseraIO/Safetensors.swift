@@ -108,6 +108,9 @@ public struct Safetensors: Sendable {
         }
     }
 
+    /// The size and checksum of the whole file.
+    public var digest: FileDigest { FileDigest(bytes: file.bytes.count, crc32c: CRC32C.of(file.bytes)) }
+
     private func entry(_ name: String) throws -> Entry {
         guard let entry = self[name] else {
             let near = nearestNames(to: name, in: entries.map(\.name))
