@@ -105,6 +105,8 @@ public final class Trainer {
     /// Epochs in all, the cool-down at the minimum rate included.
     public var epochs: Int { options.epochs + options.cooldownEpochs }
 
+    public var stepsPerEpoch: Int { source.batchesPerEpoch }
+
     /// Goes on from a checkpoint.
     public func resume(_ state: TrainingState, optimizerState: [String: Tensor]) throws {
         try optimizer.load(optimizerState)

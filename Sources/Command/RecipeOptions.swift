@@ -1,0 +1,57 @@
+import ArgumentParser
+import Tessera
+import TesseraTraining
+
+extension TrainingOptions.OptimizerName: ExpressibleByArgument {}
+
+/// The training recipe, under timm's flag names.
+struct RecipeOptions: ParsableArguments {
+    private static let standard = TrainingOptions()
+
+    @Option(help: "Passes over the training images.") var epochs = standard.epochs
+    @Option(help: "Images a step.") var batch = standard.batchSize
+    @Option(help: "Names all random numbers of the run.") var seed = standard.seed
+    @Option(help: "adamw, adam or sgd (Nesterov).") var opt = standard.optimizer
+    @Option(help: "Learning rate after the warm-up.") var lr = standard.learningRate
+    @Option(help: "Learning rate at the end of the cosine.") var minLr = standard.minimumRate
+    @Option(help: "Learning rate at the start of the warm-up.") var warmupLr = standard.warmupRate
+    @Option(help: "Epochs of linear warm-up.") var warmupEpochs = standard.warmupEpochs
+    @Option(help: "Epochs at --min-lr after the cosine.") var cooldownEpochs = standard.cooldownEpochs
+    @Option(help: "Decay of matrices (not of biases, norms and position tables).") var weightDecay = standard.weightDecay
+    @Option(help: "Momentum of SGD.") var momentum = standard.momentum
+    @Option(help: "Clip the gradient to this norm.") var clipGrad: Double?
+    @Option(help: "Label smoothing.") var smoothing = standard.smoothing
+    @Option(help: "Alpha of mixup; 0 is off.") var mixup = standard.mixup
+    @Option(help: "Alpha of CutMix; 0 is off.") var cutmix = standard.cutmix
+    @Option(help: "How often a batch is mixed.") var mixupProb = standard.mixupProbability
+    @Option(help: "How often CutMix is taken when both are on.") var mixupSwitchProb = standard.mixupSwitchProbability
+    @Option(help: "Stop mixing from this epoch on.") var mixupOffEpoch: Int?
+    @Option(help: "How often an image is mirrored.") var hflip = standard.horizontalFlip
+    @Option(help: "Random crops after padding with so many zeros, instead of random resized crops.") var cropPadding: Int?
+    @Option(parsing: .upToNextOption, help: "Area of random resized crops: two numbers.") var scale = standard.scale
+    @Option(parsing: .upToNextOption, help: "Aspect of random resized crops: two numbers.") var ratio = standard.ratio
+    @Option(name: .customLong("aa"), help: "Augmentation policy, such as rand-m9-mstd0.5-inc1.") var autoAugment: String?
+    @Option(help: "How often a box is erased.") var reprob = standard.eraseProbability
+    @Option(help: "Strength of colour jitter; 0 is off.") var colorJitter = standard.colorJitter
+    @Option(help: "Average the weights with this decay, and keep the average.") var modelEmaDecay: Double?
+    @Option(help: "Part of the images to hold out where the data holds out none.") var valSplit = standard.validationFraction
+    @Option(help: "Threads that read and augment images.") var workers = standard.workers
+    @Option(help: "Seconds between checkpoints inside an epoch.") var checkpointSeconds = standard.checkpointSeconds
+
+    func options(precision: Precision?) -> TrainingOptions {
+        var options = TrainingOptions()
+        options.precision = precision
+        (options.epochs, options.batchSize, options.seed, options.optimizer) = (epochs, batch, seed, opt)
+        (options.learningRate, options.minimumRate, options.warmupRate) = (lr, minLr, warmupLr)
+        (options.warmupEpochs, options.cooldownEpochs) = (warmupEpochs, cooldownEpochs)
+        (options.weightDecay, options.momentum, options.clipGradient) = (weightDecay, momentum, clipGrad)
+        (options.smoothing, options.mixup, options.cutmix) = (smoothing, mixup, cutmix)
+        (options.mixupProbability, options.mixupSwitchProbability) = (mixupProb, mixupSwitchProb)
+        (options.mixupOffEpoch, options.horizontalFlip, options.cropPadding) = (mixupOffEpoch, hflip, cropPadding)
+        (options.scale, options.ratio, options.autoAugment) = (scale, ratio, autoAugment)
+        (options.eraseProbability, options.colorJitter, options.emaDecay) = (reprob, colorJitter, modelEmaDecay)
+        (options.validationFraction, options.workers) = (valSplit, workers)
+        options.checkpointSeconds = checkpointSeconds
+        return options
+    }
+}

@@ -1,0 +1,91 @@
+import ArgumentParser
+import Foundation
+import Tessera
+import TesseraData
+
+/// How to compute: the same flags for every verb.
+struct ComputeOptions: ParsableArguments {
+    @Option(help: ArgumentHelp("Threads (default: the cores that the process may use).", valueName: "n"))
+    var threads: Int?
+
+    @Option(help: "Arithmetic of matrix products: float32 or bfloat16 (default: the faster one for training, else float32).")
+    var precision: Precision?
+
+    func validate() throws {
+        guard (1...256).contains(threads ?? 1) else {
+            throw ValidationError("--threads: found \(threads!), expected 1 to 256")
+        }
+    }
+
+    /// Sets the thread count of the process.
+    func apply() { if let threads { Processor.threads = threads } }
+}
+
+extension Precision: ExpressibleByArgument {}
+extension DatasetFormat: ExpressibleByArgument {}
+
+/// Where images come from.
+struct DataOptions: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            "A data set's name (fashion-mnist), or a path: class folders, idx or CIFAR files, a WebDataset tar.",
+            valueName: "data"))
+    var data: String
+
+    @Option(help: "What the path holds, where its content does not tell.")
+    var format: DatasetFormat?
+
+    @Option(help: ArgumentHelp("Refuse images with more pixels.", valueName: "n"))
+    var pixelLimit = Image.defaultPixelLimit
+
+    @Flag(help: "Stop at the first image that cannot be read, instead of skipping and naming it.")
+    var strict = false
+
+    func open() throws -> DataSource { try DataSource.open(data, format: format, pixelLimit: pixelLimit) }
+}
+
+/// A line that is rewritten in place on a terminal, and printed now and then into a log.
+final class ProgressLine {
+    private let isTerminal = isatty(STDERR_FILENO) == 1
+    private let isQuiet: Bool
+    private var lastPrint = Date.distantPast
+    private var width = 0
+
+    init(quiet: Bool) { isQuiet = quiet }
+
+    /// Shows a passing state.
+    func update(_ text: @autoclosure () -> String) {
+        guard !isQuiet, Date().timeIntervalSince(lastPrint) > (isTerminal ? 0.1 : 15) else { return }
+        lastPrint = Date()
+        let text = text()
+        guard isTerminal else { return standardError(text) }
+        write("\r" + text + String(repeating: " ", count: max(0, width - text.count)))
+        width = text.count
+    }
+
+    /// Prints a line that stays.
+    func finish(_ text: String) {
+        guard !isQuiet else { return }
+        if isTerminal, width > 0 { write("\r" + String(repeating: " ", count: width) + "\r") }
+        width = 0
+        standardError(text)
+    }
+
+    private func write(_ text: String) { FileHandle.standardError.write(Data(text.utf8)) }
+}
+
+/// 1234567 as `1,234,567`.
+func grouped(_ number: Int) -> String {
+    let digits = String(number)
+    return String(
+        digits.enumerated().flatMap { index, digit in
+            index > 0 && (digits.count - index) % 3 == 0 ? [",", digit] : [digit]
+        })
+}
+
+/// Seconds as `1:02:03` or `2:03`.
+func clock(_ seconds: Double) -> String {
+    let total = Int(seconds.rounded())
+    let (hours, minutes, rest) = (total / 3600, total / 60 % 60, total % 60)
+    return hours > 0 ? String(format: "%d:%02d:%02d", hours, minutes, rest) : String(format: "%d:%02d", minutes, rest)
+}

@@ -1,0 +1,49 @@
+import ArgumentParser
+import Foundation
+import Tessera
+
+/// The command: argument parsing and printing only.
+struct TesseraCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "tessera",
+        abstract: "Finds, trains, checks and runs efficient vision transformers on a CPU.",
+        discussion: """
+            A first run:
+              tessera train cct_2_3x2_32 --data fashion-mnist --out runs/first --epochs 3
+              tessera predict runs/first shirt.png
+            """,
+        version: "0.1.0",
+        subcommands: [
+            ModelsCommand.self, TrainCommand.self, EvaluateCommand.self, PredictCommand.self, FeaturesCommand.self,
+            ExplainCommand.self, DataCommand.self, BenchCommand.self, ForwardCommand.self,
+        ])
+}
+
+@main
+enum Main {
+    static func main() {
+        var command: any ParsableCommand
+        do { command = try TesseraCommand.parseAsRoot() } catch { TesseraCommand.exit(withError: error) }
+        do { try command.run() } catch let error as ExitCode {
+            exit(error.rawValue)
+        } catch let error as ValidationError {
+            TesseraCommand.exit(withError: error)
+        } catch let error as CleanExit {
+            TesseraCommand.exit(withError: error)
+        } catch {
+            standardError("tessera: \(error)")
+            exit(1)
+        }
+    }
+}
+
+/// Prints a line for people: results go to standard output, all else here.
+func standardError(_ line: String) { FileHandle.standardError.write(Data((line + "\n").utf8)) }
+
+/// Prints a value as JSON with sorted keys.
+func printJSON(_ value: JSON, indented: Bool = false) { print(value.text(indented: indented)) }
+
+extension JSON {
+    /// An object from pairs, in their order.
+    init(_ members: KeyValuePairs<String, JSON>) { self = .object(members.map { JSON.Member($0.key, $0.value) }) }
+}

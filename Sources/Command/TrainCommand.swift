@@ -1,0 +1,155 @@
+import ArgumentParser
+import Foundation
+import Synchronization
+import Tessera
+import TesseraData
+import TesseraIO
+import TesseraModels
+import TesseraTraining
+
+struct TrainCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "train", abstract: "Trains a model from scratch, from weights, or goes on with a stopped run.",
+        discussion: """
+            Examples:
+              tessera train cct_2_3x2_32 --data fashion-mnist --out runs/a --epochs 10 --lr 1e-3
+              tessera train deit_tiny_patch16_224 --data photos/ --out runs/b --from runs/pretrained
+              tessera train --resume runs/a
+            """)
+
+    @Argument(help: "The model (see `tessera models`).")
+    var model: String?
+
+    @Option(help: ArgumentHelp("A data set's name or path (see `tessera data --help`).", valueName: "data"))
+    var data: String?
+
+    @Option(help: "What the path holds, where its content does not tell.")
+    var format: DatasetFormat?
+
+    @Option(help: ArgumentHelp("The run folder to write.", valueName: "run"))
+    var out: String?
+
+    @Option(help: ArgumentHelp("Go on with this run, with the settings it began with.", valueName: "run"))
+    var resume: String?
+
+    @Option(help: ArgumentHelp("Start from these weights; the head is replaced if the classes differ.", valueName: "run"))
+    var from: String?
+
+    @Flag(help: "Delete a run that is already in the folder.")
+    var overwrite = false
+
+    @Option(help: ArgumentHelp("Height and width of the input (default: small images keep their size, else the model's).", valueName: "n"))
+    var imageSize: Int?
+
+    @Option(help: ArgumentHelp("Constructor arguments of the model as JSON.", valueName: "json"))
+    var modelArgs: String?
+
+    @Option(help: ArgumentHelp("Refuse images with more pixels.", valueName: "n"))
+    var pixelLimit = Image.defaultPixelLimit
+
+    @Flag(help: "Stop at the first image that cannot be read, instead of skipping and naming it.")
+    var strict = false
+
+    @Flag(help: "No progress, only the result.")
+    var quiet = false
+
+    @Flag(help: "Print the result as JSON.")
+    var json = false
+
+    @OptionGroup(title: "Recipe") var recipe: RecipeOptions
+    @OptionGroup var compute: ComputeOptions
+
+    func validate() throws {
+        if resume != nil {
+            guard model == nil, data == nil, out == nil, from == nil else {
+                throw ValidationError("--resume goes on with a run as it began: no model, --data, --out or --from with it")
+            }
+            return
+        }
+        guard model != nil, data != nil, out != nil else {
+            throw ValidationError("expected a model, --data and --out (or --resume RUN)")
+        }
+    }
+
+    func run() throws {
+        compute.apply()
+        let line = ProgressLine(quiet: quiet)
+        let run = try resume.map { try TrainingRun.resume(at: $0) { line.finish("tessera: \($0)") } } ?? begin()
+        Interrupt.watch()
+        describe(run, line)
+        let isDone = try run.run(shouldStop: { Interrupt.isRequested }) { show($0, run, line) }
+        for name in run.unreadable.prefix(20) { line.finish("skipped: \(name)") }
+        if run.unreadable.count > 20 { line.finish("skipped: \(run.unreadable.count - 20) more images") }
+        guard isDone else {
+            line.finish("interrupted after epoch \(run.trainer.state.epoch), step \(run.trainer.state.batch); "
+                + "go on with: tessera train --resume \(run.folder.path)")
+            throw ExitCode(130)
+        }
+        let result = try run.finish()
+        let accuracy = String(format: "%.2f", 100 * result.top1)
+        if json {
+            printJSON(JSON([
+                "run": .string(run.folder.path), "top1": JSON(result.top1), "top5": JSON(result.top5),
+                "loss": JSON(result.loss), "images": JSON(result.images), "seconds": JSON(run.trainer.state.seconds),
+                "epochs": JSON(run.trainer.state.epoch), "unreadable": JSON(run.unreadable.count),
+            ]))
+        } else {
+            print("accuracy \(accuracy) % on \(grouped(result.images)) images, "
+                + "trained in \(clock(run.trainer.state.seconds)); \(run.folder.file("report.html"))")
+        }
+    }
+
+    private func begin() throws -> TrainingRun {
+        var plan = TrainingRun.Plan(model: model!, data: data!)
+        plan.format = format?.rawValue
+        plan.pixelLimit = pixelLimit
+        plan.strict = strict
+        plan.options = recipe.options(precision: compute.precision)
+        let arguments = try modelArgs.map { try JSON(parsing: $0) }
+        return try TrainingRun.begin(
+            plan, at: out!, imageSize: imageSize, modelArguments: arguments, weights: from, overwrite: overwrite)
+    }
+
+    private func describe(_ run: TrainingRun, _ line: ProgressLine) {
+        let precision = run.plan.options.precision ?? .automatic
+        line.finish("\(run.plan.model): \(grouped(run.trained.model.parameterCount)) parameters, "
+            + "\(grouped(run.imageCount)) training images, \(precision.rawValue) on \(Processor.threads) threads "
+            + "(\(Processor.instructionSet))")
+    }
+
+    private func show(_ event: TrainingEvent, _ run: TrainingRun, _ line: ProgressLine) {
+        switch event {
+        case .step(let state, let loss, let rate, let speed):
+            let steps = run.trainer.stepsPerEpoch
+            let left = Double(run.trainer.epochs * steps - state.update) * state.seconds / Double(max(1, state.update))
+            line.update(
+                String(
+                    format: "epoch %d/%d  step %d/%d  loss %.4f  accuracy %.2f %%  lr %.2e  %.0f images/s  %@ left",
+                    state.epoch + 1, run.trainer.epochs, state.batch, steps, loss,
+                    100 * Double(state.correct) / Double(max(1, state.images)), rate, speed, clock(left)))
+        case .epoch(let summary):
+            line.finish(
+                String(
+                    format: "epoch %d/%d  loss %.4f  accuracy %.2f %%  validation loss %.4f  accuracy %.2f %%  %@%@",
+                    summary.epoch + 1, run.trainer.epochs, summary.trainLoss, 100 * summary.trainAccuracy,
+                    summary.validationLoss, 100 * summary.validationAccuracy, clock(summary.seconds),
+                    summary.isBest ? "  *" : ""))
+        case .checkpoint: break
+        }
+    }
+}
+
+/// Ctrl-C and SIGTERM ask for a last checkpoint; a second Ctrl-C ends at once.
+enum Interrupt {
+    private static let requests = Atomic<Int>(0)
+
+    static var isRequested: Bool { requests.load(ordering: .relaxed) > 0 }
+
+    static func watch() {
+        for number in [SIGINT, SIGTERM] {
+            signal(number) { _ in
+                if Interrupt.requests.add(1, ordering: .relaxed).oldValue > 0 { _exit(130) }
+            }
+        }
+    }
+}
