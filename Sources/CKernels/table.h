@@ -1,6 +1,6 @@
 // The table of kernels: one instance for each instruction set, filled in kernels/all.h.
 #pragma once
-#include "CKernels.h"
+#include "product.h"
 
 /// What an Adam step multiplies by, worked out once.
 struct tk_adam_factors {
@@ -11,6 +11,8 @@ struct tk_table {
 #define X(result, name, arguments) result (*name) arguments;
 #include "kernels/elementwise.def"
 #include "kernels/optimizer.def"
+#include "kernels/product.def"
+#include "kernels/attention.def"
 #undef X
 };
 

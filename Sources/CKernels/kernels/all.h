@@ -2,16 +2,21 @@
 // (floats per vector) and its target attributes, then includes this file; kernels are written once, on clang vectors.
 #include "../table.h"
 #include "vector.h"
+#include "activation.h"
 #define TK_KERNEL(name) TK_JOIN(name, TK_LEVEL)
 #define TK_JOIN(a, b) TK_JOIN_(a, b)
 #define TK_JOIN_(a, b) a##_##b
 
 #include "elementwise.h"
 #include "optimizer.h"
+#include "product.h"
+#include "attention.h"
 
 const struct tk_table TK_KERNEL(tk_table) = {
 #define X(result, name, arguments) .name = TK_KERNEL(name),
 #include "elementwise.def"
 #include "optimizer.def"
+#include "product.def"
+#include "attention.def"
 #undef X
 };

@@ -1,0 +1,48 @@
+// What products are made of: operands that are strided arrays or patches of an image, and blocks of them.
+#pragma once
+#include "CKernels.h"
+
+/// The patches of an image as the rows of a matrix: row = output place, column = (kernel row, kernel column, channel).
+/// With `is_transposed_convolution` the image is the gradient of a convolution's output, gathered for its input places.
+typedef struct {
+    const tk_convolution *c;
+    const float *image;         // the first channel of the group
+    int64_t image_height, image_width, image_channels;      // as laid out in memory
+    int64_t group_channels;     // channels of a patch
+    int64_t places_height, places_width;                    // rows of the matrix an image has
+    bool is_transposed_convolution;
+} tk_patches;
+
+/// A matrix: element (i, p) at data[i * row + p * column], or patches.
+typedef struct {
+    const float *data;
+    int64_t row, column;
+    const tk_patches *patches;
+    int64_t first_row, first_column;                        // offsets into patches
+} tk_operand;
+
+/// c = epilogue(a x b) for one thread. b may be packed beforehand (tk_pack_right), as is cheaper when many blocks share it.
+typedef struct {
+    int64_t m, n, k;
+    tk_operand a, b;
+    const float *packed_b;
+    float *c;
+    int64_t c_row;
+    float alpha;
+    bool accumulate;
+    const float *bias;
+    tk_activation activation;
+    float *preactivation;
+    const float *residual;
+    int64_t residual_row;
+    tk_precision precision;
+} tk_block;
+
+/// A product of operands of any kind, on all threads.
+void tk_multiply_block(const tk_block *block);
+
+/// Scratch floats that product_block needs for a block.
+int64_t tk_block_scratch(const tk_block *block);
+
+/// Scratch memory of the calling thread, at least `count` floats; valid until its next call.
+float *tk_scratch(int64_t count);
