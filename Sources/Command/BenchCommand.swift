@@ -1,0 +1,112 @@
+import ArgumentParser
+import Foundation
+import Tessera
+import TesseraModels
+import TesseraNN
+import TesseraTraining
+
+struct BenchCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "bench", abstract: "The median time of a forward pass, or of a training step, on random input.",
+        discussion: "Example: tessera bench deit_tiny_patch16_224 --batch 16 --train")
+
+    @Argument(help: "The model (see `tessera models`).")
+    var model: String
+
+    @Option(help: ArgumentHelp("Images a step.", valueName: "n"))
+    var batch = 1
+
+    @Option(help: ArgumentHelp("Timed runs, after warming up.", valueName: "k"))
+    var runs = 20
+
+    @Option(help: ArgumentHelp("Height and width of the input (default: the model's).", valueName: "n"))
+    var imageSize: Int?
+
+    @Option(help: ArgumentHelp("Constructor arguments of the model as JSON.", valueName: "json"))
+    var modelArgs: String?
+
+    @Flag(help: "Time forward, backward and AdamW instead of the forward pass.")
+    var train = false
+
+    @Flag(help: "Print JSON.")
+    var json = false
+
+    @OptionGroup var compute: ComputeOptions
+
+    func validate() throws {
+        guard (1...65536).contains(batch) else { throw ValidationError("--batch: found \(batch), expected 1 to 65536") }
+        guard (1...100_000).contains(runs) else { throw ValidationError("--runs: found \(runs), expected 1 to 100000") }
+    }
+
+    func run() throws {
+        compute.apply()
+        var configuration = try Registry.entry(model).configuration
+        if let modelArgs {
+            try configuration.apply(Arguments(JSON(parsing: modelArgs), section: "model-args"))
+        }
+        if let imageSize { configuration.imageSize = Size(imageSize) }
+        try configuration.validate()
+        let loadStart = Date()
+        let network = configuration.makeModel()
+        let multiplyAdds = configuration.multiplyAdds(network) * batch
+        network.initialize(seed: 0)
+        let load = Date().timeIntervalSince(loadStart)
+        var generator = RandomGenerator(seed: 1)
+        let images = Tensor([batch, configuration.imageSize.height, configuration.imageSize.width, configuration.channels]) {
+            for i in $0.indices { $0[i] = generator.normal() }
+        }
+        let precision = compute.precision ?? (train ? .automatic : .float32)
+        var times: [Double] = []
+        try precision.use {
+            let step = try train ? trainingStep(network, images, configuration.classes) : { _ = network(images) }
+            for index in 0..<(runs + 2) {
+                let start = Date()
+                step()
+                if index >= 2 { times.append(1000 * Date().timeIntervalSince(start)) }
+            }
+        }
+        times.sort()
+        let median = times[times.count / 2]
+        let work = train ? 3 * multiplyAdds : multiplyAdds
+        let members: KeyValuePairs<String, JSON> = [
+            "model": .string(model), "batch": JSON(batch), "precision": .string(precision.rawValue),
+            "threads": JSON(Processor.threads), "instruction_set": .string(Processor.instructionSet),
+            "training": .bool(train), "median_ms": JSON(median), "min_ms": JSON(times[0]),
+            "p95_ms": JSON(times[min(times.count - 1, times.count * 95 / 100)]),
+            "images_per_second": JSON(1000 * Double(batch) / median), "multiply_adds": JSON(work),
+            "gigaflops_per_second": JSON(2e-6 * Double(work) / median), "parameters": JSON(network.parameterCount),
+            "peak_memory_mb": JSON(peakMemory), "load_ms": JSON(1000 * load), "runs": JSON(runs),
+        ]
+        if json { return printJSON(JSON(members)) }
+        print(
+            String(
+                format: "%@  batch %d  %@  %d threads (%@)  %@: median %.2f ms, min %.2f ms, %.1f images/s, %.1f GFLOP/s, %.0f MB",
+                model, batch, precision.rawValue, Processor.threads, Processor.instructionSet,
+                train ? "training step" : "forward", median, times[0], 1000 * Double(batch) / median,
+                2e-6 * Double(work) / median, peakMemory))
+    }
+
+    /// One whole step: forward, backward, AdamW.
+    private func trainingStep(_ model: any ImageClassifier, _ images: Tensor, _ classes: Int) throws -> () -> Void {
+        let parameters = OptimizedParameter.all(of: model, weightDecay: 0.05, undecayed: model.undecayedKeys)
+        let optimizer = AdamW(parameters)
+        let labels = (0..<images.shape[0]).map { Int32($0 % classes) }
+        let targets = smoothedTargets(labels, classes: classes, smoothing: 0.1)
+        let objective = Supervised()
+        var generator = RandomGenerator(seed: 2)
+        return {
+            let tape = Tape()
+            let pass = TrainingPass(generator.fork(generator.next()))
+            let batch = TrainingBatch(images: images, labels: labels, targets: targets)
+            let loss = tape.record { pass.run { objective(model, batch).loss } }
+            optimizer.step(tape.gradients(of: loss), learningRate: 1e-4, scale: 1)
+        }
+    }
+
+    /// The most memory that the process has held, in 2²⁰ bytes.
+    private var peakMemory: Double {
+        var usage = rusage()
+        getrusage(RUSAGE_SELF, &usage)
+        return Double(usage.ru_maxrss) / 1024
+    }
+}
