@@ -55,7 +55,6 @@ private struct State: Codable, Sendable, Equatable {
             let files = FailingFiles(failing: failing, code: code, isDead: isDead)
             let isSaved: Bool
             do {
-                try RunFolder.create(at: path + "-other", on: SystemFiles()).saveBest([])
                 try CheckpointFiles(folder: path, files: files).save(checkpoint(3))
                 isSaved = true
             } catch let error as SystemError {

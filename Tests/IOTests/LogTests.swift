@@ -32,8 +32,8 @@ import Testing
     }
 
     @Test func eventsReadBack() throws {
-        let run = RunFolderFixture(folder)
-        let writer = try run.folder.events()
+        let run = try RunFolder.create(at: folder + "/run")
+        let writer = try run.events()
         #expect(writer.path.contains("events.out.tfevents."))
         try writer.scalar("loss/train", 0.25, step: 300)
         try writer.scalars([("a", 1), ("b", -2)], step: 301)
@@ -54,7 +54,7 @@ import Testing
         // A torn record and those after the checkpoint go; the rest stays and grows.
         try AtomicFile.append(Array(try read(writer.path).prefix(20)), to: writer.path)
         #expect(EventRecord.decode(try read(writer.path)).count == 4)
-        let resumed = try run.folder.events(resumingAfter: 301)
+        let resumed = try run.events(resumingAfter: 301)
         #expect(resumed.path == writer.path)
         try resumed.scalar("loss/train", 0.125, step: 302)
         #expect(
@@ -77,11 +77,6 @@ import Testing
     }
 
     private struct Missing: Error {}
-
-    private struct RunFolderFixture {
-        let folder: RunFolder
-        init(_ path: String) { folder = try! RunFolder.create(at: path + "/run") }
-    }
 
     private func fields(_ message: [UInt8]) -> [Int: [ProtobufReader.Value]] {
         var reader = ProtobufReader(message)
