@@ -1,41 +1,24 @@
 // Values and derivatives of tk_activation at float32 grade, on vectors. `kind` is a constant wherever these are
 // inlined into a loop over elements (see TK_FOR_ACTIVATION), so the switch costs nothing there.
 
-/// The distribution function of the standard normal law and its density, from one exponential (Abramowitz and Stegun,
-/// 7.1.26: |error| < 1e-7).
-TK_INLINE vfloat normal_distribution(vfloat x, vfloat *density) {
-    vfloat magnitude = __builtin_elementwise_abs(x);
-    vfloat t = 1.0f / fma_((vfloat)0.2316418882f, magnitude, (vfloat)1.0f);
-    vfloat exponential = vexp(-0.5f * x * x);
-    vfloat sum = fma_(t, (vfloat)0.5307027145f, (vfloat)-0.7265760135f);
-    sum = fma_(sum, t, (vfloat)0.7107068705f);
-    sum = fma_(sum, t, (vfloat)-0.142248368f);
-    sum = fma_(sum, t, (vfloat)0.127414796f);
-    vfloat tail = sum * t * exponential;
-    *density = 0.3989422804f * exponential;
-    return x < 0.0f ? tail : 1.0f - tail;
-}
-
-TK_INLINE vfloat sigmoid(vfloat x) { return 1.0f / (1.0f + vexp(-x)); }
+/// The distribution function of the standard normal law.
+TK_INLINE vfloat normal_distribution(vfloat x) { return 0.5f + 0.5f * verf(0.7071067812f * x); }
 
 /// The argument of the hyperbolic tangent in the approximate GELU.
 TK_INLINE vfloat gelu_tanh_argument(vfloat x) {
     return x * fma_((vfloat)(0.7978845608f * 0.044715f), x * x, (vfloat)0.7978845608f);
 }
 
-TK_INLINE vfloat clamp(vfloat x, float low, float high) {
-    return __builtin_elementwise_min(__builtin_elementwise_max(x, (vfloat)low), (vfloat)high);
-}
+TK_INLINE vfloat clamp(vfloat x, float low, float high) { return vmin(vmax(x, (vfloat)low), (vfloat)high); }
 
 TK_INLINE vfloat activate(tk_activation kind, vfloat x) {
-    vfloat unused;
     switch (kind) {
     case TK_IDENTITY: return x;
-    case TK_RELU: return x < 0.0f ? 0.0f : x;
-    case TK_GELU: return x * normal_distribution(x, &unused);
+    case TK_RELU: return vmax(x, (vfloat)0.0f);
+    case TK_GELU: return x * normal_distribution(x);
     case TK_GELU_TANH: return 0.5f * x * (1.0f + vtanh(gelu_tanh_argument(x)));
-    case TK_SILU: return x * sigmoid(x);
-    case TK_SIGMOID: return sigmoid(x);
+    case TK_SILU: return x * vsigmoid(x);
+    case TK_SIGMOID: return vsigmoid(x);
     case TK_TANH: return vtanh(x);
     case TK_HARD_SWISH: return x * clamp(fma_(x, (vfloat)(1.0f / 6), (vfloat)0.5f), 0, 1);
     case TK_HARD_SIGMOID: return clamp(fma_(x, (vfloat)(1.0f / 6), (vfloat)0.5f), 0, 1);
@@ -47,18 +30,18 @@ TK_INLINE vfloat activate(tk_activation kind, vfloat x) {
 /// The derivative at the value before the activation. At a kink: the derivative on the left.
 TK_INLINE vfloat activation_derivative(tk_activation kind, vfloat x) {
     const vfloat zero = 0.0f, one = 1.0f;
-    vfloat s, density;
+    vfloat s;
     switch (kind) {
     case TK_IDENTITY: return one;
     case TK_RELU: return x > 0.0f ? one : zero;
-    case TK_GELU: s = normal_distribution(x, &density); return fma_(x, density, s);
+    case TK_GELU: return fma_(0.3989422804f * x, vexp(-0.5f * x * x), normal_distribution(x));
     case TK_GELU_TANH: {
         vfloat t = vtanh(gelu_tanh_argument(x));
         vfloat slope = fma_((vfloat)(3 * 0.7978845608f * 0.044715f), x * x, (vfloat)0.7978845608f);
         return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * slope;
     }
-    case TK_SILU: s = sigmoid(x); return s * fma_(x, 1.0f - s, one);
-    case TK_SIGMOID: s = sigmoid(x); return s * (1.0f - s);
+    case TK_SILU: s = vsigmoid(x); return s * fma_(x, 1.0f - s, one);
+    case TK_SIGMOID: s = vsigmoid(x); return s * (1.0f - s);
     case TK_TANH: s = vtanh(x); return 1.0f - s * s;
     case TK_HARD_SWISH:
         return x <= -3.0f ? zero : (x > 3.0f ? one : fma_(x, (vfloat)(1.0f / 3), (vfloat)0.5f));

@@ -1,0 +1,158 @@
+// A cache of released buffers, by size class. Eight classes for each power of two: at most an eighth is wasted.
+//
+// Idle buffers are bounded: together with what is in use they may exceed the greatest use so far by an eighth, and the
+// longest idle go back to the system first. So the process never holds much more than its work needed at one moment.
+#include "tk_memory.h"
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { least_bytes = 64, classes_per_power = 8, class_count = 64 * classes_per_power };
+static const int64_t mapped_bytes = 256 << 10;      // buffers from this size on are mappings of their own
+static const int64_t always_idle_bytes = 8 << 20;   // worth keeping whatever the use
+
+/// Written into an idle buffer itself: its place in the list of its class and in the list of all, oldest first.
+typedef struct idle {
+    struct idle *next_of_class, *previous_of_class, *newer, *older;
+    int64_t bytes;
+} idle;
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;   // guards everything below
+static idle *idle_of_class[class_count];
+static idle *newest, *oldest;
+static int64_t idle_bytes, used_bytes, peak_bytes;
+
+/// The class that holds at least `bytes`, whose buffers have *rounded bytes.
+static int class_for(int64_t bytes, int64_t *rounded) {
+    if (bytes <= least_bytes * classes_per_power) {
+        int64_t lines = bytes <= least_bytes ? 1 : (bytes + least_bytes - 1) / least_bytes;
+        *rounded = lines * least_bytes;
+        return (int)lines;
+    }
+    int power = 63 - __builtin_clzll((unsigned long long)(bytes - 1));      // 2^power < bytes <= 2^(power + 1)
+    int64_t step = (int64_t)1 << (power - 3), steps = (bytes + step - 1) / step;
+    *rounded = steps * step;
+    return (power - 8) * classes_per_power + (int)(steps - classes_per_power);
+}
+
+static void *system_allocate(int64_t bytes) {
+    void *memory;
+    if (bytes >= mapped_bytes) {
+        memory = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (memory == MAP_FAILED) memory = NULL;
+    } else if (posix_memalign(&memory, 64, (size_t)bytes) != 0) {
+        memory = NULL;
+    }
+    if (!memory) {
+        fprintf(stderr, "error: out of memory: %lld bytes wanted, %lld in use\n", (long long)bytes,
+                (long long)tk_bytes_in_use());
+        abort();
+    }
+    return memory;
+}
+
+static void system_release(void *memory, int64_t bytes) {
+    if (bytes >= mapped_bytes) munmap(memory, (size_t)bytes); else free(memory);
+}
+
+static void unlink_idle(idle *buffer, int class) {
+    if (buffer->previous_of_class) buffer->previous_of_class->next_of_class = buffer->next_of_class;
+    else idle_of_class[class] = buffer->next_of_class;
+    if (buffer->next_of_class) buffer->next_of_class->previous_of_class = buffer->previous_of_class;
+    if (buffer->newer) buffer->newer->older = buffer->older; else newest = buffer->older;
+    if (buffer->older) buffer->older->newer = buffer->newer; else oldest = buffer->newer;
+    idle_bytes -= buffer->bytes;
+}
+
+/// Returns the oldest idle buffers to the system until at most `limit` bytes are idle.
+static void shrink_idle(int64_t limit) {
+    while (idle_bytes > limit && oldest) {
+        idle *buffer = oldest;
+        int64_t bytes;
+        unlink_idle(buffer, class_for(buffer->bytes, &bytes));
+        system_release(buffer, bytes);
+    }
+}
+
+static int64_t idle_limit(void) {
+    int64_t limit = peak_bytes + peak_bytes / 8 - used_bytes;
+    return limit > always_idle_bytes ? limit : always_idle_bytes;
+}
+
+/// A recycled buffer or NULL; counts the bytes as used either way.
+static void *take(int class, int64_t bytes, bool recycled) {
+    pthread_mutex_lock(&lock);
+    idle *buffer = recycled ? idle_of_class[class] : NULL;
+    if (buffer) unlink_idle(buffer, class);
+    used_bytes += bytes;
+    if (used_bytes > peak_bytes) peak_bytes = used_bytes;
+    shrink_idle(idle_limit());
+    pthread_mutex_unlock(&lock);
+    return buffer;
+}
+
+static int64_t bytes_of(int64_t count) {
+    if (count < 0 || count > INT64_MAX / 64) {
+        fprintf(stderr, "error: out of memory: %lld floats wanted\n", (long long)count);
+        abort();
+    }
+    return count * (int64_t)sizeof(float);
+}
+
+float *tk_allocate(int64_t count) {
+    int64_t bytes;
+    int class = class_for(bytes_of(count), &bytes);
+    void *memory = take(class, bytes, true);
+    return memory ? memory : system_allocate(bytes);
+}
+
+float *tk_allocate_zeroed(int64_t count) {
+    int64_t bytes;
+    int class = class_for(bytes_of(count), &bytes);
+    if (bytes >= mapped_bytes) {            // new pages are zero, and exist only once they are touched
+        take(class, bytes, false);
+        return system_allocate(bytes);
+    }
+    float *memory = tk_allocate(count);
+    memset(memory, 0, (size_t)bytes);
+    return memory;
+}
+
+void tk_release(float *memory, int64_t count) {
+    if (!memory) return;
+    idle *buffer = (idle *)memory;
+    int64_t bytes;
+    int class = class_for(bytes_of(count), &bytes);
+    pthread_mutex_lock(&lock);
+    *buffer = (idle){.next_of_class = idle_of_class[class], .older = newest, .bytes = bytes};
+    if (buffer->next_of_class) buffer->next_of_class->previous_of_class = buffer;
+    if (newest) newest->newer = buffer; else oldest = buffer;
+    idle_of_class[class] = newest = buffer;
+    idle_bytes += bytes;
+    used_bytes -= bytes;
+    shrink_idle(idle_limit());
+    pthread_mutex_unlock(&lock);
+}
+
+void tk_trim(void) {
+    pthread_mutex_lock(&lock);
+    shrink_idle(0);
+    pthread_mutex_unlock(&lock);
+}
+
+int64_t tk_bytes_in_use(void) {
+    pthread_mutex_lock(&lock);
+    int64_t bytes = used_bytes;
+    pthread_mutex_unlock(&lock);
+    return bytes;
+}
+
+int64_t tk_peak_bytes(void) {
+    pthread_mutex_lock(&lock);
+    int64_t bytes = peak_bytes;
+    pthread_mutex_unlock(&lock);
+    return bytes;
+}
