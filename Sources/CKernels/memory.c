@@ -1,119 +1,158 @@
-// Buffers by size class: a training step asks for the same sizes again and again, and fresh pages are slow.
-#include "CKernels.h"
+// A cache of released buffers, by size class. Eight classes for each power of two: at most an eighth is wasted.
+//
+// Idle buffers are bounded: together with what is in use they may exceed the greatest use so far by an eighth, and the
+// longest idle go back to the system first. So the process never holds much more than its work needed at one moment.
+#include "tk_memory.h"
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
-enum {
-    SMALLEST = 256,             // bytes; smaller requests are rounded up to this
-    LARGE = 1 << 20,            // bytes; from here on memory comes straight from the system
-    CLASSES = 8 * 56            // eight classes an octave: at most an eighth of a buffer is unused
-};
+enum { least_bytes = 64, classes_per_power = 8, class_count = 64 * classes_per_power };
+static const int64_t mapped_bytes = 256 << 10;      // buffers from this size on are mappings of their own
+static const int64_t always_idle_bytes = 8 << 20;   // worth keeping whatever the use
 
-typedef struct idle { struct idle *next; } idle;
+/// Written into an idle buffer itself: its place in the list of its class and in the list of all, oldest first.
+typedef struct idle {
+    struct idle *next_of_class, *previous_of_class, *newer, *older;
+    int64_t bytes;
+} idle;
 
-static struct {
-    pthread_mutex_t lock;
-    idle *free[CLASSES];
-    int64_t used, peak, kept;   // bytes handed out now and at most, and idle in the lists
-} cache = {.lock = PTHREAD_MUTEX_INITIALIZER};
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;   // guards everything below
+static idle *idle_of_class[class_count];
+static idle *newest, *oldest;
+static int64_t idle_bytes, used_bytes, peak_bytes;
 
-/// The class of a request and the bytes that its buffers have.
-static int size_class(int64_t count, int64_t *bytes) {
-    int64_t wanted = count * (int64_t)sizeof(float);
-    if (wanted < SMALLEST) wanted = SMALLEST;
-    int octave = 63 - __builtin_clzll((uint64_t)wanted - 1);    // 2^octave < wanted <= 2^(octave + 1)
-    int64_t step = ((int64_t)1 << octave) / 8;
-    int64_t eighths = (wanted - ((int64_t)1 << octave) + step - 1) / step;
-    *bytes = ((int64_t)1 << octave) + eighths * step;
-    return octave * 8 + (int)eighths - 1;
+/// The class that holds at least `bytes`, whose buffers have *rounded bytes.
+static int class_for(int64_t bytes, int64_t *rounded) {
+    if (bytes <= least_bytes * classes_per_power) {
+        int64_t lines = bytes <= least_bytes ? 1 : (bytes + least_bytes - 1) / least_bytes;
+        *rounded = lines * least_bytes;
+        return (int)lines;
+    }
+    int power = 63 - __builtin_clzll((unsigned long long)(bytes - 1));      // 2^power < bytes <= 2^(power + 1)
+    int64_t step = (int64_t)1 << (power - 3), steps = (bytes + step - 1) / step;
+    *rounded = steps * step;
+    return (power - 8) * classes_per_power + (int)(steps - classes_per_power);
 }
 
-static void *from_system(int64_t bytes) {
+static void *system_allocate(int64_t bytes) {
     void *memory;
-    if (bytes >= LARGE) {
+    if (bytes >= mapped_bytes) {
         memory = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED) memory = NULL;
     } else if (posix_memalign(&memory, 64, (size_t)bytes) != 0) {
         memory = NULL;
     }
     if (!memory) {
-        fprintf(stderr, "tessera: out of memory (asked for %lld bytes more)\n", (long long)bytes);
+        fprintf(stderr, "error: out of memory: %lld bytes wanted, %lld in use\n", (long long)bytes,
+                (long long)tk_bytes_in_use());
         abort();
     }
     return memory;
 }
 
-static void to_system(void *memory, int64_t bytes) {
-    if (bytes >= LARGE) munmap(memory, (size_t)bytes);
-    else free(memory);
+static void system_release(void *memory, int64_t bytes) {
+    if (bytes >= mapped_bytes) munmap(memory, (size_t)bytes); else free(memory);
 }
 
-static float *allocate(int64_t count, int zeroed) {
-    int64_t bytes;
-    const int class = size_class(count, &bytes);
-    pthread_mutex_lock(&cache.lock);
-    cache.used += bytes;
-    if (cache.used > cache.peak) cache.peak = cache.used;
-    // Untouched pages of the system are zero already, and cost nothing until they are used.
-    idle *found = zeroed && bytes >= LARGE ? NULL : cache.free[class];
-    if (found) {
-        cache.free[class] = found->next;
-        cache.kept -= bytes;
+static void unlink_idle(idle *buffer, int class) {
+    if (buffer->previous_of_class) buffer->previous_of_class->next_of_class = buffer->next_of_class;
+    else idle_of_class[class] = buffer->next_of_class;
+    if (buffer->next_of_class) buffer->next_of_class->previous_of_class = buffer->previous_of_class;
+    if (buffer->newer) buffer->newer->older = buffer->older; else newest = buffer->older;
+    if (buffer->older) buffer->older->newer = buffer->newer; else oldest = buffer->newer;
+    idle_bytes -= buffer->bytes;
+}
+
+/// Returns the oldest idle buffers to the system until at most `limit` bytes are idle.
+static void shrink_idle(int64_t limit) {
+    while (idle_bytes > limit && oldest) {
+        idle *buffer = oldest;
+        int64_t bytes;
+        unlink_idle(buffer, class_for(buffer->bytes, &bytes));
+        system_release(buffer, bytes);
     }
-    pthread_mutex_unlock(&cache.lock);
-    float *memory = found ? (float *)found : from_system(bytes);
-    if (zeroed && bytes < LARGE) memset(memory, 0, (size_t)count * sizeof(float));
+}
+
+static int64_t idle_limit(void) {
+    int64_t limit = peak_bytes + peak_bytes / 8 - used_bytes;
+    return limit > always_idle_bytes ? limit : always_idle_bytes;
+}
+
+/// A recycled buffer or NULL; counts the bytes as used either way.
+static void *take(int class, int64_t bytes, bool recycled) {
+    pthread_mutex_lock(&lock);
+    idle *buffer = recycled ? idle_of_class[class] : NULL;
+    if (buffer) unlink_idle(buffer, class);
+    used_bytes += bytes;
+    if (used_bytes > peak_bytes) peak_bytes = used_bytes;
+    shrink_idle(idle_limit());
+    pthread_mutex_unlock(&lock);
+    return buffer;
+}
+
+static int64_t bytes_of(int64_t count) {
+    if (count < 0 || count > INT64_MAX / 64) {
+        fprintf(stderr, "error: out of memory: %lld floats wanted\n", (long long)count);
+        abort();
+    }
+    return count * (int64_t)sizeof(float);
+}
+
+float *tk_allocate(int64_t count) {
+    int64_t bytes;
+    int class = class_for(bytes_of(count), &bytes);
+    void *memory = take(class, bytes, true);
+    return memory ? memory : system_allocate(bytes);
+}
+
+float *tk_allocate_zeroed(int64_t count) {
+    int64_t bytes;
+    int class = class_for(bytes_of(count), &bytes);
+    if (bytes >= mapped_bytes) {            // new pages are zero, and exist only once they are touched
+        take(class, bytes, false);
+        return system_allocate(bytes);
+    }
+    float *memory = tk_allocate(count);
+    memset(memory, 0, (size_t)bytes);
     return memory;
 }
 
-float *tk_allocate(int64_t count) { return allocate(count, 0); }
-float *tk_allocate_zeroed(int64_t count) { return allocate(count, 1); }
-
 void tk_release(float *memory, int64_t count) {
+    if (!memory) return;
+    idle *buffer = (idle *)memory;
     int64_t bytes;
-    const int class = size_class(count, &bytes);
-    pthread_mutex_lock(&cache.lock);
-    cache.used -= bytes;
-    // What lies idle together with what is used never exceeds the peak by more than an eighth.
-    const int keep = cache.used + cache.kept + bytes <= cache.peak + cache.peak / 8;
-    if (keep) {
-        idle *entry = (idle *)memory;
-        entry->next = cache.free[class];
-        cache.free[class] = entry;
-        cache.kept += bytes;
-    }
-    pthread_mutex_unlock(&cache.lock);
-    if (!keep) to_system(memory, bytes);
+    int class = class_for(bytes_of(count), &bytes);
+    pthread_mutex_lock(&lock);
+    *buffer = (idle){.next_of_class = idle_of_class[class], .older = newest, .bytes = bytes};
+    if (buffer->next_of_class) buffer->next_of_class->previous_of_class = buffer;
+    if (newest) newest->newer = buffer; else oldest = buffer;
+    idle_of_class[class] = newest = buffer;
+    idle_bytes += bytes;
+    used_bytes -= bytes;
+    shrink_idle(idle_limit());
+    pthread_mutex_unlock(&lock);
 }
 
 void tk_trim(void) {
-    pthread_mutex_lock(&cache.lock);
-    for (int class = 0; class < CLASSES; class++) {
-        const int octave = class / 8;
-        const int64_t bytes = ((int64_t)1 << octave) / 8 * (8 + class % 8 + 1);
-        while (cache.free[class]) {
-            idle *entry = cache.free[class];
-            cache.free[class] = entry->next;
-            to_system(entry, bytes);
-        }
-    }
-    cache.kept = 0;
-    pthread_mutex_unlock(&cache.lock);
+    pthread_mutex_lock(&lock);
+    shrink_idle(0);
+    pthread_mutex_unlock(&lock);
 }
 
 int64_t tk_bytes_in_use(void) {
-    pthread_mutex_lock(&cache.lock);
-    int64_t bytes = cache.used;
-    pthread_mutex_unlock(&cache.lock);
+    pthread_mutex_lock(&lock);
+    int64_t bytes = used_bytes;
+    pthread_mutex_unlock(&lock);
     return bytes;
 }
 
 int64_t tk_peak_bytes(void) {
-    pthread_mutex_lock(&cache.lock);
-    int64_t bytes = cache.peak;
-    pthread_mutex_unlock(&cache.lock);
+    pthread_mutex_lock(&lock);
+    int64_t bytes = peak_bytes;
+    pthread_mutex_unlock(&lock);
     return bytes;
 }
