@@ -28,7 +28,7 @@ struct DataCommand: ParsableCommand {
     func run() throws {
         let source = try DataSource.open(data, format: format, pixelLimit: pixelLimit)
         let splits = [("train", source.train), ("validation", source.validation)].compactMap { name, data in
-            data.map { (name, DataCheck($0)) }
+            data.map { (name, DatasetReport(scanning: $0)) }
         }
         if json {
             printJSON(JSON([
@@ -42,23 +42,31 @@ struct DataCommand: ParsableCommand {
         if splits.contains(where: { !$0.1.unreadable.isEmpty }) { throw ExitCode(1) }
     }
 
-    private func show(_ name: String, _ check: DataCheck) {
+    private func show(_ name: String, _ check: DatasetReport) {
         print("\(name): \(grouped(check.count)) images, \(check.classNames.count) classes, \(check.sizes)")
         print("  mean \(check.mean.map { rounded($0) })  std \(check.std.map { rounded($0) })")
         for (label, count) in zip(check.classNames, check.classCounts) { print("  \(label): \(grouped(count))") }
-        for problem in check.unreadable { print("  cannot be read: \(problem)") }
+        for problem in check.unreadable { print("  cannot be read: \(problem.file): \(problem.reason)") }
     }
 
     private func rounded(_ value: Double) -> Double { (value * 10000).rounded() / 10000 }
 }
 
-extension DataCheck {
+extension DatasetReport {
+    /// Height and width, or their range.
+    var sizes: String {
+        guard let smallest, let largest else { return "no readable image" }
+        let one = "\(smallest.height)×\(smallest.width)"
+        return (smallest == largest ? one : "\(one) to \(largest.height)×\(largest.width)") + "×\(channels)"
+    }
+
     var json: JSON {
         let classes = zip(classNames, classCounts).map { JSON.Member($0, JSON($1)) }
         return JSON([
             "images": JSON(count), "classes": .object(classes), "sizes": .string(sizes),
             "mean": .array(mean.map { JSON($0) }), "std": .array(std.map { JSON($0) }),
-            "unreadable": .array(unreadable.map { .string($0) }),
+            "unreadable": .array(
+                unreadable.map { JSON(["file": .string($0.file), "reason": .string($0.reason)]) }),
         ])
     }
 }

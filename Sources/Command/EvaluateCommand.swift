@@ -35,7 +35,7 @@ struct EvaluateCommand: ParsableCommand {
         let dataset = try source.open().evaluation
         try model.require(dataset.classNames, from: source.data)
         let loader = Loader(
-            dataset, transform: model.preprocessing.evaluation, batchSize: batch, workers: 2,
+            dataset, transform: model.preprocessing, batchSize: batch, workers: 2,
             unreadable: source.strict ? .fail : .skip)
         let line = ProgressLine(quiet: quiet)
         var done = 0

@@ -8,7 +8,7 @@ struct LoaderSource: BatchSource {
     private let options: TrainingOptions
 
     init(_ dataset: any Dataset, _ preprocessing: Preprocessing, _ options: TrainingOptions, strict: Bool) throws {
-        let transform = try options.transform(for: preprocessing)
+        let transform = try TrainingTransform(preprocessing, options.augmentation)
         func loader(_ mixup: Mixup?) -> Loader {
             Loader(
                 dataset, transform: transform, batchSize: options.batchSize, sampler: .shuffled, dropLast: true,
@@ -40,6 +40,15 @@ struct LoaderSource: BatchSource {
 }
 
 extension TrainingOptions {
+    var augmentation: Augmentation {
+        Augmentation(
+            crop: cropPadding.map { $0 == 0 ? .none : .padded($0) }
+                ?? .resized(scale: scale[0]...scale[1], ratio: ratio[0]...ratio[1]),
+            flipProbability: horizontalFlip, policy: autoAugment,
+            jitter: colorJitter > 0 ? [colorJitter, colorJitter, colorJitter, 0] : nil,
+            erasing: eraseProbability > 0 ? RandomErasing(probability: eraseProbability) : nil)
+    }
+
     fileprivate var mixing: Mixup {
         Mixup(
             mixupAlpha: mixup, cutmixAlpha: cutmix, probability: mixupProbability,

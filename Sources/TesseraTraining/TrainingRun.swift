@@ -103,7 +103,7 @@ public final class TrainingRun {
         imageCount = data.train.count
         source = try LoaderSource(data.train, trained.preprocessing, plan.options, strict: plan.strict)
         validation = Loader(
-            data.validation, transform: trained.preprocessing.evaluation, batchSize: max(64, plan.options.batchSize),
+            data.validation, transform: trained.preprocessing, batchSize: max(64, plan.options.batchSize),
             workers: plan.options.workers, unreadable: plan.strict ? .fail : .skip)
         trainer = Trainer(model: trained.model, objective: Supervised(), source: source, options: plan.options)
         if let checkpoint {

@@ -1,0 +1,158 @@
+"""Times one training step here and in PyTorch, alternately, and prints the ratio.
+
+The peers need a virtual environment; the product needs none of it:
+    python3 -m venv .venv && .venv/bin/pip install torch==2.13.0+cpu timm==1.0.31
+    swift build -c release --product tessera
+    .venv/bin/python Benchmarks/train_step.py [ROUNDS]
+Both sides do forward, cross-entropy with soft targets, backward and AdamW on random images with random weights. PyTorch
+runs in float32 and in bfloat16 autocast; the ratio is against the better of the two.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+CASES = [
+    ("cct_2_3x2_32", 28, 1, 128, '{"n_input_channels": 1, "img_size": 28}'),
+    ("cct_7_3x1_32", 32, 3, 64, "{}"),
+    ("deit_tiny_patch16_224", 224, 3, 16, "{}"),
+]
+
+
+class Attention(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads, self.scale = heads, (width // heads) ** -0.5
+        self.qkv, self.proj = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width)
+        self.drop = 0.1
+
+    def forward(self, x):
+        b, n, d = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        weights = F.dropout((q @ k.transpose(-2, -1) * self.scale).softmax(-1), self.drop, self.training)
+        return self.proj((weights @ v).transpose(1, 2).reshape(b, n, d))
+
+
+class Layer(nn.Module):
+    def __init__(self, width, heads, hidden, rate):
+        super().__init__()
+        self.pre, self.norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention, self.rate = Attention(width, heads), rate
+        self.first, self.second = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def path(self, x):
+        if self.rate == 0 or not self.training:
+            return x
+        keep = 1 - self.rate
+        return x * x.new_empty(x.shape[0], 1, 1).bernoulli_(keep).div_(keep)
+
+    def forward(self, x):
+        x = self.norm(x + self.path(self.attention(self.pre(x))))
+        return x + self.path(self.second(F.gelu(self.first(x))))
+
+
+class CompactTransformer(nn.Module):
+    """The Compact Convolutional Transformer, written from its paper for this comparison."""
+
+    def __init__(self, size, channels, width, depth, heads, ratio, convolutions):
+        super().__init__()
+        widths = [channels] + [64] * (convolutions - 1) + [width]
+        self.stages = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 3, 1, 1, bias=False), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+            for a, b in zip(widths, widths[1:])
+        )
+        tokens = (-(-size // 2**convolutions)) ** 2
+        self.positions = nn.Parameter(torch.randn(1, tokens, width) * 0.2)
+        rates = [0.1 * i / max(1, depth - 1) for i in range(depth)]
+        self.layers = nn.ModuleList(Layer(width, heads, width * ratio, r) for r in rates)
+        self.norm, self.pool, self.head = nn.LayerNorm(width), nn.Linear(width, 1), nn.Linear(width, 10)
+
+    def forward(self, x):
+        for stage in self.stages:
+            x = stage(x)
+        x = x.flatten(2).transpose(1, 2) + self.positions
+        for layer in self.layers:
+            x = layer(x)
+        x = self.norm(x)
+        return self.head((self.pool(x).softmax(1).transpose(1, 2) @ x).squeeze(1))
+
+
+def peer(name, size, channels):
+    if name == "cct_2_3x2_32":
+        return CompactTransformer(size, channels, 128, 2, 2, 1, 2)
+    if name == "cct_7_3x1_32":
+        return CompactTransformer(size, channels, 256, 7, 4, 2, 1)
+    import timm
+
+    return timm.create_model(name, pretrained=False, drop_path_rate=0.1)
+
+
+def torch_step(name, size, channels, batch, bfloat16, seconds=4):
+    torch.manual_seed(0)
+    model = peer(name, size, channels).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05)
+    images = torch.randn(batch, channels, size, size)
+    targets = torch.rand(batch, 1000 if "deit" in name else 10).softmax(1)
+    times = []
+    end = time.time() + seconds
+    while time.time() < end or len(times) < 4:
+        start = time.time()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = F.cross_entropy(model(images), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        times.append(time.time() - start)
+    return 1000 * statistics.median(times[2:])
+
+
+def memory_of(arguments):
+    """Peak resident memory of a process, in MB."""
+    subprocess.run(arguments, check=True, capture_output=True)
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def our_step(name, batch, arguments, runs):
+    command = [".build/release/tessera", "bench", name, "--train", "--json", "--batch", str(batch), "--threads", "2",
+               "--runs", str(runs), "--model-args", arguments]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main():
+    if len(sys.argv) == 4 and sys.argv[1] == "peak":
+        torch.set_num_threads(2)
+        name, size, channels, batch, _ = CASES[int(sys.argv[2])]
+        torch_step(name, size, channels, batch, sys.argv[3] == "1", 1)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    torch.set_num_threads(2)
+    print("| case | ours ms | torch float32 ms | torch bfloat16 ms | ratio (median of rounds) | ours MB | torch MB |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for index, (name, size, channels, batch, arguments) in enumerate(CASES):
+        ours, single, half, ratios, memory = [], [], [], [], 0
+        runs = 20 if "cct_2" in name else 6
+        for _ in range(rounds):
+            result = our_step(name, batch, arguments, runs)
+            memory = max(memory, result["peak_memory_mb"])
+            ours.append(result["median_ms"])
+            single.append(torch_step(name, size, channels, batch, False))
+            half.append(torch_step(name, size, channels, batch, True))
+            ratios.append(min(single[-1], half[-1]) / ours[-1])
+        better = "1" if statistics.median(half) < statistics.median(single) else "0"
+        peak = float(subprocess.run([sys.executable, __file__, "peak", str(index), better], check=True,
+                                    capture_output=True, text=True).stdout)
+        median = statistics.median
+        print(f"| {name} {size}×{size} batch {batch} | {median(ours):.1f} | {median(single):.1f} | {median(half):.1f} "
+              f"| {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {memory:.0f} | {peak:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
