@@ -1,3 +1,47 @@
-// Everything that touches each element a few times: activations, normalisation, reductions, losses, optimizers.
+// Everything that touches each element a few times: activations, normalisation, reductions, pooling.
 #pragma once
 #include "tk_product.h"
+
+/// y = activation(x).
+void tk_activate(const float *x, float *y, int64_t count, tk_activation activation);
+
+/// x_gradient = y_gradient * activation'(preactivation) over [rows][columns]; the column sums of x_gradient go into
+/// bias_gradient unless it is NULL.
+void tk_activation_backward(const float *y_gradient, const float *preactivation, tk_activation activation,
+                            float *x_gradient, float *bias_gradient, int64_t rows, int64_t columns);
+
+typedef enum { TK_ADD, TK_SUBTRACT, TK_MULTIPLY, TK_DIVIDE, TK_MAXIMUM, TK_MINIMUM } tk_binary;
+
+/// y[o][i] = a op b, where a and b are read at strides over (outer, inner): 0 repeats a value.
+void tk_binary_operation(tk_binary operation, const float *a, int64_t a_outer, int64_t a_inner, const float *b,
+                         int64_t b_outer, int64_t b_inner, float *y, int64_t outer, int64_t inner);
+
+/// Sums over the middle axis of [outer][middle][inner], each in the order of the axis.
+void tk_sum(const float *x, float *y, int64_t outer, int64_t middle, int64_t inner, float scale);
+
+/// Softmax over rows of [rows][columns].
+void tk_softmax(const float *x, float *y, int64_t rows, int64_t columns);
+/// x - log sum exp(x) over rows.
+void tk_log_softmax(const float *x, float *y, int64_t rows, int64_t columns);
+
+typedef enum { TK_EXP, TK_LOG, TK_SQUARE_ROOT } tk_unary;
+void tk_unary_function(tk_unary function, const float *x, float *y, int64_t count);
+
+/// y = (x - mean) * inverse * weight + bias over rows; mean and 1 / sqrt(variance + epsilon) are kept unless NULL.
+void tk_layer_norm(const float *x, const float *weight, const float *bias, float epsilon, float *y, float *mean,
+                   float *inverse, int64_t rows, int64_t columns);
+/// The gradients; weight_gradient and bias_gradient may be NULL.
+void tk_layer_norm_backward(const float *y_gradient, const float *x, const float *weight, const float *mean,
+                            const float *inverse, float *x_gradient, float *weight_gradient, float *bias_gradient,
+                            int64_t rows, int64_t columns);
+
+/// Maximum over windows of [batch][height][width][channels]; `places` keeps where in its window each maximum was, one
+/// byte an output, unless NULL. What lies outside the image does not count.
+typedef struct {
+    int64_t batch, height, width, channels, out_height, out_width, kernel, stride, padding;
+} tk_pooling;
+void tk_max_pool(const tk_pooling *p, const float *x, float *y, uint8_t *places);
+void tk_max_pool_backward(const tk_pooling *p, const float *y_gradient, const uint8_t *places, float *x_gradient);
+
+/// y = x with its axes in another order: y's axis i is x's axis order[i]. At most 8 axes.
+void tk_permute(const float *x, float *y, const int64_t *extents, const int *order, int rank);

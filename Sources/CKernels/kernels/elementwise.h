@@ -1,5 +1,149 @@
-static void TK_KERNEL(add)(const float *a, const float *b, float *y, int64_t count) {
-    int64_t i = 0;
-    for (; i + TK_WIDTH <= count; i += TK_WIDTH) store(y + i, load(a + i) + load(b + i));
-    for (; i < count; i++) y[i] = a[i] + b[i];
+// Elementwise kernels, on whole vectors with a partial one at the end.
+
+#define FOR_VECTORS(i, count, ...) \
+    { int64_t i = 0; for (; i + TK_WIDTH <= (count); i += TK_WIDTH) { const int64_t lanes = TK_WIDTH; __VA_ARGS__ } \
+      if (i < (count)) { const int64_t lanes = (count) - i; __VA_ARGS__ } }
+
+TK_INLINE vfloat load_lanes(const float *p, int64_t lanes) { return lanes == TK_WIDTH ? load(p) : load_first(p, lanes); }
+TK_INLINE void store_lanes(float *p, vfloat v, int64_t lanes) {
+    if (lanes == TK_WIDTH) store(p, v);
+    else store_first(p, v, lanes);
+}
+
+/// Runs `body` with `kind` constant, so that the switch inside it is decided when it is compiled.
+#define FOR_ACTIVATION(activation, ...) \
+    switch (activation) { \
+    case TK_IDENTITY: { enum { kind = TK_IDENTITY }; __VA_ARGS__ } break; \
+    case TK_RELU: { enum { kind = TK_RELU }; __VA_ARGS__ } break; \
+    case TK_GELU: { enum { kind = TK_GELU }; __VA_ARGS__ } break; \
+    case TK_GELU_TANH: { enum { kind = TK_GELU_TANH }; __VA_ARGS__ } break; \
+    case TK_SILU: { enum { kind = TK_SILU }; __VA_ARGS__ } break; \
+    case TK_SIGMOID: { enum { kind = TK_SIGMOID }; __VA_ARGS__ } break; \
+    case TK_TANH: { enum { kind = TK_TANH }; __VA_ARGS__ } break; \
+    case TK_HARD_SWISH: { enum { kind = TK_HARD_SWISH }; __VA_ARGS__ } break; \
+    case TK_HARD_SIGMOID: { enum { kind = TK_HARD_SIGMOID }; __VA_ARGS__ } break; \
+    case TK_RELU6: { enum { kind = TK_RELU6 }; __VA_ARGS__ } break; \
+    }
+
+static void TK_KERNEL(activate_range)(const float *x, float *y, int64_t count, tk_activation activation) {
+    FOR_ACTIVATION(activation, FOR_VECTORS(i, count, store_lanes(y + i, activate(kind, load_lanes(x + i, lanes)), lanes);))
+}
+
+static void TK_KERNEL(activation_gradient_rows)(const float *y_gradient, const float *preactivation,
+                                                tk_activation activation, float *x_gradient, float *column_sums,
+                                                int64_t rows, int64_t columns) {
+    FOR_ACTIVATION(activation, for (int64_t r = 0; r < rows; r++) {
+        const float *g = y_gradient + r * columns, *p = preactivation + r * columns;
+        float *out = x_gradient + r * columns;
+        FOR_VECTORS(i, columns,
+            const vfloat v = load_lanes(g + i, lanes) * activation_derivative(kind, load_lanes(p + i, lanes));
+            store_lanes(out + i, v, lanes);
+            if (column_sums) store_lanes(column_sums + i, load_lanes(column_sums + i, lanes) + v, lanes);)
+    })
+}
+
+TK_INLINE vfloat combine(tk_binary operation, vfloat a, vfloat b) {
+    switch (operation) {
+    case TK_ADD: return a + b;
+    case TK_SUBTRACT: return a - b;
+    case TK_MULTIPLY: return a * b;
+    case TK_DIVIDE: return a / b;
+    case TK_MAXIMUM: return a >= b ? a : b;
+    case TK_MINIMUM: return a <= b ? a : b;
+    }
+    return a;
+}
+
+/// Steps are 1 or 0.
+static void TK_KERNEL(binary_range)(tk_binary operation, const float *a, int64_t a_step, const float *b, int64_t b_step,
+                                    float *y, int64_t count) {
+#define RANGE(op) FOR_VECTORS(i, count, \
+        const vfloat left = a_step ? load_lanes(a + i, lanes) : (vfloat)a[0]; \
+        const vfloat right = b_step ? load_lanes(b + i, lanes) : (vfloat)b[0]; \
+        store_lanes(y + i, combine(op, left, right), lanes);)
+    switch (operation) {
+    case TK_ADD: RANGE(TK_ADD) break;
+    case TK_SUBTRACT: RANGE(TK_SUBTRACT) break;
+    case TK_MULTIPLY: RANGE(TK_MULTIPLY) break;
+    case TK_DIVIDE: RANGE(TK_DIVIDE) break;
+    case TK_MAXIMUM: RANGE(TK_MAXIMUM) break;
+    case TK_MINIMUM: RANGE(TK_MINIMUM) break;
+    }
+#undef RANGE
+}
+
+TK_INLINE vfloat lane_mask(int64_t lanes, vfloat v) {
+    for (int64_t lane = lanes; lane < TK_WIDTH; lane++) v[lane] = 0;
+    return v;
+}
+
+static void TK_KERNEL(layer_norm_row)(const float *x, const float *weight, const float *bias, float epsilon, float *y,
+                                      float *mean_out, float *inverse_out, int64_t columns) {
+    vfloat sums = 0, squares = 0;
+    FOR_VECTORS(i, columns, sums += load_lanes(x + i, lanes);)
+    const float mean = vsum(sums) / (float)columns;
+    FOR_VECTORS(i, columns,
+        vfloat d = load_lanes(x + i, lanes) - mean;
+        if (lanes < TK_WIDTH) d = lane_mask(lanes, d);
+        squares += d * d;)
+    const float inverse = 1 / sqrtf(vsum(squares) / (float)columns + epsilon);
+    FOR_VECTORS(i, columns,
+        vfloat v = (load_lanes(x + i, lanes) - mean) * inverse;
+        if (weight) v *= load_lanes(weight + i, lanes);
+        if (bias) v += load_lanes(bias + i, lanes);
+        store_lanes(y + i, v, lanes);)
+    if (mean_out) *mean_out = mean;
+    if (inverse_out) *inverse_out = inverse;
+}
+
+static void TK_KERNEL(layer_norm_gradient_row)(const float *y_gradient, const float *x, const float *weight, float mean,
+                                               float inverse, float *x_gradient, float *weight_sums, float *bias_sums,
+                                               int64_t columns) {
+    vfloat sums = 0, products = 0;
+    FOR_VECTORS(i, columns,
+        const vfloat g = load_lanes(y_gradient + i, lanes);
+        vfloat n = (load_lanes(x + i, lanes) - mean) * inverse;
+        const vfloat scaled = weight ? g * load_lanes(weight + i, lanes) : g;
+        sums += scaled;
+        products += scaled * n;
+        if (weight_sums) store_lanes(weight_sums + i, load_lanes(weight_sums + i, lanes) + g * n, lanes);
+        if (bias_sums) store_lanes(bias_sums + i, load_lanes(bias_sums + i, lanes) + g, lanes);)
+    if (!x_gradient) return;
+    const float a = vsum(sums) / (float)columns, b = vsum(products) / (float)columns;
+    FOR_VECTORS(i, columns,
+        const vfloat g = load_lanes(y_gradient + i, lanes);
+        const vfloat n = (load_lanes(x + i, lanes) - mean) * inverse;
+        const vfloat scaled = weight ? g * load_lanes(weight + i, lanes) : g;
+        store_lanes(x_gradient + i, (scaled - a - n * b) * inverse, lanes);)
+}
+
+static void TK_KERNEL(add_scaled)(const float *x, float scale, float *sum, int64_t count) {
+    FOR_VECTORS(i, count, store_lanes(sum + i, fma_((vfloat)scale, load_lanes(x + i, lanes), load_lanes(sum + i, lanes)), lanes);)
+}
+
+static void TK_KERNEL(max_pool_place)(const float *x, int64_t channels, uint8_t place, float *best, uint8_t *places) {
+    if (places) {
+        for (int64_t c = 0; c < channels; c++) {
+            const bool greater = x[c] > best[c] || x[c] != x[c];
+            places[c] = greater ? place : places[c];
+            best[c] = greater ? x[c] : best[c];
+        }
+    } else {
+        for (int64_t c = 0; c < channels; c++) best[c] = x[c] > best[c] || x[c] != x[c] ? x[c] : best[c];
+    }
+}
+
+static void TK_KERNEL(max_pool_gradient_place)(const float *y_gradient, const uint8_t *places, uint8_t place,
+                                               float *x_gradient, int64_t channels) {
+    for (int64_t c = 0; c < channels; c++) x_gradient[c] += places[c] == place ? y_gradient[c] : 0.0f;
+}
+
+static void TK_KERNEL(unary_range)(tk_unary function, const float *x, float *y, int64_t count) {
+    switch (function) {
+    case TK_EXP: FOR_VECTORS(i, count, store_lanes(y + i, vexp(load_lanes(x + i, lanes)), lanes);) break;
+    case TK_LOG: FOR_VECTORS(i, count, store_lanes(y + i, vlog(load_lanes(x + i, lanes)), lanes);) break;
+    case TK_SQUARE_ROOT:
+        FOR_VECTORS(i, count, store_lanes(y + i, __builtin_elementwise_sqrt(load_lanes(x + i, lanes)), lanes);)
+        break;
+    }
 }

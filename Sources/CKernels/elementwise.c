@@ -1,0 +1,331 @@
+// Splits elementwise work into fixed pieces for all threads.
+#include "table.h"
+#include <math.h>
+#include <string.h>
+
+enum { PIECE = 1 << 14, PARTS = 64 };
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+typedef struct {
+    const float *x, *p;
+    float *y;
+    int64_t count;
+    tk_activation activation;
+} activation_job;
+
+static void activate_piece(void *context, int64_t piece, int worker) {
+    (void)worker;
+    const activation_job *j = context;
+    const int64_t start = piece * PIECE;
+    tk_kernels()->activate_range(j->x + start, j->y + start, least(PIECE, j->count - start), j->activation);
+}
+
+void tk_activate(const float *x, float *y, int64_t count, tk_activation activation) {
+    activation_job j = {.x = x, .y = y, .count = count, .activation = activation};
+    tk_parallel((count + PIECE - 1) / PIECE, activate_piece, &j);
+}
+
+/// Rows in at most PARTS parts; each part adds into its own row of sums, and the parts are added in order.
+typedef struct {
+    const float *y_gradient, *x, *weight, *mean, *inverse;
+    float *x_gradient, *weight_sums, *bias_sums;
+    int64_t rows, columns, part_rows;
+    tk_activation activation;
+} row_job;
+
+static int64_t part_rows(int64_t rows) {
+    const int64_t size = (rows + PARTS - 1) / PARTS;
+    return size < 16 ? 16 : size;
+}
+
+static void add_parts(const float *parts, int64_t count, int64_t columns, float *sum) {
+    memset(sum, 0, (size_t)columns * sizeof(float));
+    for (int64_t part = 0; part < count; part++) tk_kernels()->add_scaled(parts + part * columns, 1, sum, columns);
+}
+
+static void activation_gradient_part(void *context, int64_t part, int worker) {
+    (void)worker;
+    const row_job *j = context;
+    const int64_t first = part * j->part_rows, rows = least(j->part_rows, j->rows - first), at = first * j->columns;
+    tk_kernels()->activation_gradient_rows(j->y_gradient + at, j->x + at, j->activation, j->x_gradient + at,
+                                           j->bias_sums ? j->bias_sums + part * j->columns : NULL, rows, j->columns);
+}
+
+void tk_activation_backward(const float *y_gradient, const float *preactivation, tk_activation activation,
+                            float *x_gradient, float *bias_gradient, int64_t rows, int64_t columns) {
+    row_job j = {.y_gradient = y_gradient, .x = preactivation, .activation = activation, .x_gradient = x_gradient,
+                 .rows = rows, .columns = columns, .part_rows = part_rows(rows)};
+    const int64_t parts = (rows + j.part_rows - 1) / j.part_rows;
+    if (bias_gradient) {
+        j.bias_sums = tk_allocate(parts * columns + 1);
+        memset(j.bias_sums, 0, (size_t)(parts * columns) * sizeof(float));
+    }
+    tk_parallel(parts, activation_gradient_part, &j);
+    if (bias_gradient) {
+        add_parts(j.bias_sums, parts, columns, bias_gradient);
+        tk_release(j.bias_sums, parts * columns + 1);
+    }
+}
+
+typedef struct {
+    tk_binary operation;
+    const float *a, *b;
+    int64_t a_outer, a_inner, b_outer, b_inner;
+    float *y;
+    int64_t outer, inner, pieces, rows_a_task;
+} binary_job;
+
+static void binary_task(void *context, int64_t index, int worker) {
+    (void)worker;
+    const binary_job *j = context;
+    const int64_t start = index % j->pieces * PIECE, first = index / j->pieces * j->rows_a_task;
+    for (int64_t row = first; row < least(first + j->rows_a_task, j->outer); row++)
+        tk_kernels()->binary_range(j->operation, j->a + row * j->a_outer + start * j->a_inner, j->a_inner,
+                                   j->b + row * j->b_outer + start * j->b_inner, j->b_inner,
+                                   j->y + row * j->inner + start, least(PIECE, j->inner - start));
+}
+
+void tk_binary_operation(tk_binary operation, const float *a, int64_t a_outer, int64_t a_inner, const float *b,
+                         int64_t b_outer, int64_t b_inner, float *y, int64_t outer, int64_t inner) {
+    if (outer == 0 || inner == 0) return;
+    binary_job j = {operation, a, b, a_outer, a_inner, b_outer, b_inner, y, outer, inner, 0, 0};
+    j.pieces = (inner + PIECE - 1) / PIECE;
+    j.rows_a_task = inner >= PIECE ? 1 : PIECE / inner;
+    tk_parallel(j.pieces * ((outer + j.rows_a_task - 1) / j.rows_a_task), binary_task, &j);
+}
+
+typedef struct {
+    const float *x;
+    float *y, *parts;
+    int64_t outer, middle, inner, part_length, part_count;
+    float scale;
+} sum_job;
+
+static void sum_part(void *context, int64_t index, int worker) {
+    (void)worker;
+    const sum_job *j = context;
+    const int64_t part = index % j->part_count, outer = index / j->part_count;
+    float *sum = j->parts + index * j->inner;
+    memset(sum, 0, (size_t)j->inner * sizeof(float));
+    const int64_t first = part * j->part_length, end = least(first + j->part_length, j->middle);
+    const float *x = j->x + outer * j->middle * j->inner;
+    if (j->inner == 1) {
+        double total = 0;
+        for (int64_t i = first; i < end; i++) total += x[i];
+        *sum = (float)total;
+        return;
+    }
+    for (int64_t i = first; i < end; i++) tk_kernels()->add_scaled(x + i * j->inner, 1, sum, j->inner);
+}
+
+void tk_sum(const float *x, float *y, int64_t outer, int64_t middle, int64_t inner, float scale) {
+    sum_job j = {.x = x, .y = y, .outer = outer, .middle = middle, .inner = inner, .scale = scale};
+    j.part_length = middle * inner >= 4 * PIECE ? (middle + PARTS - 1) / PARTS : middle;
+    j.part_count = middle == 0 ? 1 : (middle + j.part_length - 1) / j.part_length;
+    j.parts = tk_allocate(outer * j.part_count * inner + 1);
+    tk_parallel(outer * j.part_count, sum_part, &j);
+    for (int64_t o = 0; o < outer; o++) {
+        float *out = y + o * inner;
+        memset(out, 0, (size_t)inner * sizeof(float));
+        for (int64_t p = 0; p < j.part_count; p++)
+            tk_kernels()->add_scaled(j.parts + (o * j.part_count + p) * inner, scale, out, inner);
+    }
+    tk_release(j.parts, outer * j.part_count * inner + 1);
+}
+
+enum { ROWS_A_TASK = 16 };
+
+typedef struct {
+    const float *x;
+    float *y;
+    int64_t rows, columns;
+    bool is_logarithm;
+} softmax_job;
+
+static void softmax_rows(void *context, int64_t index, int worker) {
+    (void)worker;
+    const softmax_job *j = context;
+    for (int64_t r = index * ROWS_A_TASK; r < least((index + 1) * ROWS_A_TASK, j->rows); r++) {
+        const float *x = j->x + r * j->columns;
+        float *y = j->y + r * j->columns, log_sum_exp;
+        memcpy(y, x, (size_t)j->columns * sizeof(float));
+        tk_kernels()->softmax_in_place(y, j->columns, &log_sum_exp);
+        if (j->is_logarithm) tk_kernels()->binary_range(TK_SUBTRACT, x, 1, &log_sum_exp, 0, y, j->columns);
+    }
+}
+
+void tk_softmax(const float *x, float *y, int64_t rows, int64_t columns) {
+    softmax_job j = {x, y, rows, columns, false};
+    tk_parallel((rows + ROWS_A_TASK - 1) / ROWS_A_TASK, softmax_rows, &j);
+}
+
+void tk_log_softmax(const float *x, float *y, int64_t rows, int64_t columns) {
+    softmax_job j = {x, y, rows, columns, true};
+    tk_parallel((rows + ROWS_A_TASK - 1) / ROWS_A_TASK, softmax_rows, &j);
+}
+
+typedef struct {
+    tk_unary function;
+    const float *x;
+    float *y;
+    int64_t count;
+} unary_job;
+
+static void unary_piece(void *context, int64_t piece, int worker) {
+    (void)worker;
+    const unary_job *j = context;
+    const int64_t start = piece * PIECE;
+    tk_kernels()->unary_range(j->function, j->x + start, j->y + start, least(PIECE, j->count - start));
+}
+
+void tk_unary_function(tk_unary function, const float *x, float *y, int64_t count) {
+    unary_job j = {function, x, y, count};
+    tk_parallel((count + PIECE - 1) / PIECE, unary_piece, &j);
+}
+
+typedef struct {
+    const float *x, *weight, *bias;
+    float epsilon, *y, *mean, *inverse;
+    int64_t rows, columns;
+} norm_job;
+
+static void layer_norm_rows(void *context, int64_t index, int worker) {
+    (void)worker;
+    const norm_job *j = context;
+    for (int64_t r = index * ROWS_A_TASK; r < least((index + 1) * ROWS_A_TASK, j->rows); r++)
+        tk_kernels()->layer_norm_row(j->x + r * j->columns, j->weight, j->bias, j->epsilon, j->y + r * j->columns,
+                                     j->mean ? j->mean + r : NULL, j->inverse ? j->inverse + r : NULL, j->columns);
+}
+
+void tk_layer_norm(const float *x, const float *weight, const float *bias, float epsilon, float *y, float *mean,
+                   float *inverse, int64_t rows, int64_t columns) {
+    norm_job j = {x, weight, bias, epsilon, y, mean, inverse, rows, columns};
+    tk_parallel((rows + ROWS_A_TASK - 1) / ROWS_A_TASK, layer_norm_rows, &j);
+}
+
+static void layer_norm_gradient_part(void *context, int64_t part, int worker) {
+    (void)worker;
+    const row_job *j = context;
+    const int64_t n = j->columns, first = part * j->part_rows;
+    for (int64_t r = first; r < least(first + j->part_rows, j->rows); r++)
+        tk_kernels()->layer_norm_gradient_row(j->y_gradient + r * n, j->x + r * n, j->weight, j->mean[r], j->inverse[r],
+                                              j->x_gradient ? j->x_gradient + r * n : NULL,
+                                              j->weight_sums ? j->weight_sums + part * n : NULL,
+                                              j->bias_sums ? j->bias_sums + part * n : NULL, n);
+}
+
+void tk_layer_norm_backward(const float *y_gradient, const float *x, const float *weight, const float *mean,
+                            const float *inverse, float *x_gradient, float *weight_gradient, float *bias_gradient,
+                            int64_t rows, int64_t columns) {
+    row_job j = {.y_gradient = y_gradient, .x = x, .weight = weight, .mean = mean, .inverse = inverse,
+                 .x_gradient = x_gradient, .rows = rows, .columns = columns, .part_rows = part_rows(rows)};
+    const int64_t parts = (rows + j.part_rows - 1) / j.part_rows, size = parts * columns + 1;
+    if (weight_gradient) j.weight_sums = memset(tk_allocate(size), 0, (size_t)size * sizeof(float));
+    if (bias_gradient) j.bias_sums = memset(tk_allocate(size), 0, (size_t)size * sizeof(float));
+    tk_parallel(parts, layer_norm_gradient_part, &j);
+    if (weight_gradient) add_parts(j.weight_sums, parts, columns, weight_gradient);
+    if (bias_gradient) add_parts(j.bias_sums, parts, columns, bias_gradient);
+    if (weight_gradient) tk_release(j.weight_sums, size);
+    if (bias_gradient) tk_release(j.bias_sums, size);
+}
+
+typedef struct {
+    const tk_pooling *p;
+    const float *x;
+    float *y;
+    uint8_t *places;
+} pool_job;
+
+/// One row of the output of one image.
+static void pool_row(void *context, int64_t index, int worker) {
+    (void)worker;
+    const pool_job *j = context;
+    const tk_pooling *p = j->p;
+    const int64_t image = index / p->out_height, row = index % p->out_height, channels = p->channels;
+    for (int64_t column = 0; column < p->out_width; column++) {
+        const int64_t at = (index * p->out_width + column) * channels;
+        for (int64_t c = 0; c < channels; c++) j->y[at + c] = -INFINITY;
+        if (j->places) memset(j->places + at, 0, (size_t)channels);
+        for (int64_t q = 0; q < p->kernel * p->kernel; q++) {
+            const int64_t y = row * p->stride - p->padding + q / p->kernel;
+            const int64_t x = column * p->stride - p->padding + q % p->kernel;
+            if (y < 0 || x < 0 || y >= p->height || x >= p->width) continue;
+            tk_kernels()->max_pool_place(j->x + ((image * p->height + y) * p->width + x) * channels, channels,
+                                         (uint8_t)q, j->y + at, j->places ? j->places + at : NULL);
+        }
+    }
+}
+
+void tk_max_pool(const tk_pooling *p, const float *x, float *y, uint8_t *places) {
+    pool_job j = {p, x, y, places};
+    tk_parallel(p->batch * p->out_height, pool_row, &j);
+}
+
+/// One image: windows overlap inside it, so its rows are done in order.
+static void pool_gradient_image(void *context, int64_t image, int worker) {
+    (void)worker;
+    const pool_job *j = context;
+    const tk_pooling *p = j->p;
+    const int64_t channels = p->channels;
+    float *base = j->y + image * p->height * p->width * channels;
+    memset(base, 0, (size_t)(p->height * p->width * channels) * sizeof(float));
+    for (int64_t row = 0; row < p->out_height; row++)
+        for (int64_t column = 0; column < p->out_width; column++) {
+            const int64_t at = ((image * p->out_height + row) * p->out_width + column) * channels;
+            for (int64_t q = 0; q < p->kernel * p->kernel; q++) {
+                const int64_t y = row * p->stride - p->padding + q / p->kernel;
+                const int64_t x = column * p->stride - p->padding + q % p->kernel;
+                if (y < 0 || x < 0 || y >= p->height || x >= p->width) continue;
+                tk_kernels()->max_pool_gradient_place(j->x + at, j->places + at, (uint8_t)q,
+                                                      base + (y * p->width + x) * channels, channels);
+            }
+        }
+}
+
+void tk_max_pool_backward(const tk_pooling *p, const float *y_gradient, const uint8_t *places, float *x_gradient) {
+    pool_job j = {p, y_gradient, x_gradient, (uint8_t *)places};
+    tk_parallel(p->batch, pool_gradient_image, &j);
+}
+
+typedef struct {
+    const float *x;
+    float *y;
+    int64_t extents[8], steps[8];       // of y's axes: how many, and how far apart in x
+    int rank;
+    int64_t run, rows, rows_a_task;     // the last axis of y is a run
+} permute_job;
+
+static void permute_rows(void *context, int64_t index, int worker) {
+    (void)worker;
+    const permute_job *j = context;
+    const int64_t first = index * j->rows_a_task, end = least(first + j->rows_a_task, j->rows);
+    const int last = j->rank - 1;
+    for (int64_t row = first; row < end; row++) {
+        int64_t rest = row, from = 0;
+        for (int axis = last - 1; axis >= 0; axis--) {
+            from += rest % j->extents[axis] * j->steps[axis];
+            rest /= j->extents[axis];
+        }
+        float *out = j->y + row * j->run;
+        if (j->steps[last] == 1) memcpy(out, j->x + from, (size_t)j->run * sizeof(float));
+        else for (int64_t i = 0; i < j->run; i++) out[i] = j->x[from + i * j->steps[last]];
+    }
+}
+
+void tk_permute(const float *x, float *y, const int64_t *extents, const int *order, int rank) {
+    permute_job j = {.x = x, .y = y, .rank = rank};
+    int64_t count = 1;
+    for (int i = 0; i < rank; i++) {
+        int64_t step = 1;
+        for (int axis = order[i] + 1; axis < rank; axis++) step *= extents[axis];
+        j.extents[i] = extents[order[i]];
+        j.steps[i] = step;
+        count *= j.extents[i];
+    }
+    if (count == 0) return;
+    j.run = j.extents[rank - 1];
+    j.rows = count / j.run;
+    j.rows_a_task = j.run >= PIECE ? 1 : PIECE / j.run;
+    tk_parallel((j.rows + j.rows_a_task - 1) / j.rows_a_task, permute_rows, &j);
+}

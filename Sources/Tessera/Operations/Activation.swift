@@ -1,0 +1,78 @@
+import CKernels
+
+/// An elementwise nonlinearity.
+public enum Activation: String, Codable, Sendable, CaseIterable {
+    case identity
+    /// max(x, 0)
+    case relu
+    /// x Φ(x), exact ("Gaussian Error Linear Units", 2016, arXiv 1606.08415)
+    case gelu
+    /// The tanh approximation of GELU.
+    case geluTanh
+    /// x σ(x), also called swish
+    case silu
+    case sigmoid
+    case tanh
+    /// x · min(max(x + 3, 0), 6) / 6 ("Searching for MobileNetV3", 2019, arXiv 1905.02244)
+    case hardSwish
+    /// min(max(x + 3, 0), 6) / 6
+    case hardSigmoid
+    /// min(max(x, 0), 6)
+    case relu6
+
+    package var kernel: tk_activation {
+        switch self {
+        case .identity: TK_IDENTITY
+        case .relu: TK_RELU
+        case .gelu: TK_GELU
+        case .geluTanh: TK_GELU_TANH
+        case .silu: TK_SILU
+        case .sigmoid: TK_SIGMOID
+        case .tanh: TK_TANH
+        case .hardSwish: TK_HARD_SWISH
+        case .hardSigmoid: TK_HARD_SIGMOID
+        case .relu6: TK_RELU6
+        }
+    }
+}
+
+struct Activate: Operation {
+    static let name = "activation"
+    let activation: Activation
+
+    func shape(_ inputs: [Shape]) -> Shape { inputs[0] }
+
+    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+        let output = Tensor(uninitialized: shape)
+        withExtendedLifetime((inputs, output)) {
+            tk_activate(inputs[0].pointer, output.mutablePointer, Int64(output.count), activation.kernel)
+        }
+        if saved.isNeeded { saved.tensors = [inputs[0]] }
+        return output
+    }
+
+    func backward(_ context: BackwardContext) -> [Tensor?] {
+        let (g, x) = (context.gradient, context.saved[0])
+        let result = Tensor(uninitialized: x.shape)
+        withExtendedLifetime((g, x, result)) {
+            // One row or many is the same work; rows of a few thousand spread over threads.
+            let columns = x.rank > 0 && x.shape[-1] > 0 ? x.shape[-1] : max(1, x.count)
+            tk_activation_backward(
+                g.pointer, x.pointer, activation.kernel, result.mutablePointer, nil, Int64(x.count / columns),
+                Int64(columns))
+        }
+        return [result]
+    }
+}
+
+extension Tensor {
+    public func activated(_ activation: Activation) -> Tensor {
+        activation == .identity ? self : apply(Activate(activation: activation), [self])
+    }
+    public func relu() -> Tensor { activated(.relu) }
+    public func gelu() -> Tensor { activated(.gelu) }
+    public func silu() -> Tensor { activated(.silu) }
+    public func sigmoid() -> Tensor { activated(.sigmoid) }
+    public func tanh() -> Tensor { activated(.tanh) }
+    public func hardSwish() -> Tensor { activated(.hardSwish) }
+}

@@ -1,0 +1,83 @@
+import CKernels
+
+/// (x − mean) / √(variance + ε) · weight + bias over the last axis.
+struct LayerNormalization: Operation {
+    static let name = "layerNorm"
+    let epsilon: Float
+    let hasWeight: Bool
+    let hasBias: Bool
+
+    func shape(_ inputs: [Shape]) -> Shape {
+        for parameter in inputs.dropFirst() {
+            precondition(parameter == [inputs[0][-1]], "layerNorm: parameter \(parameter) for input \(inputs[0])")
+        }
+        return inputs[0]
+    }
+
+    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+        let columns = shape[-1]
+        let rows = columns == 0 ? 0 : shape.count / columns
+        let output = Tensor(uninitialized: shape)
+        let statistics = saved.isNeeded ? Tensor(uninitialized: [2, rows]) : nil
+        withExtendedLifetime((inputs, output, statistics)) {
+            tk_layer_norm(
+                inputs[0].pointer, hasWeight ? inputs[1].pointer : nil, hasBias ? inputs.last!.pointer : nil, epsilon,
+                output.mutablePointer, statistics?.mutablePointer, statistics.map { $0.mutablePointer + rows },
+                Int64(rows), Int64(columns))
+        }
+        if let statistics { saved.tensors = [inputs[0], statistics] + (hasWeight ? [inputs[1]] : []) }
+        return output
+    }
+
+    func backward(_ context: BackwardContext) -> [Tensor?] {
+        let (g, x, statistics) = (context.gradient, context.saved[0], context.saved[1])
+        let columns = x.shape[-1]
+        let rows = columns == 0 ? 0 : x.count / columns
+        let result = context.wanted[0] ? Tensor(uninitialized: x.shape) : nil
+        let weightGradient = hasWeight && context.wanted[1] ? Tensor(uninitialized: [columns]) : nil
+        let biasGradient = hasBias && context.wanted.last! ? Tensor(uninitialized: [columns]) : nil
+        withExtendedLifetime((context, result, weightGradient, biasGradient)) {
+            tk_layer_norm_backward(
+                g.pointer, x.pointer, hasWeight ? context.saved[2].pointer : nil, statistics.pointer,
+                statistics.pointer + rows, result?.mutablePointer, weightGradient?.mutablePointer,
+                biasGradient?.mutablePointer, Int64(rows), Int64(columns))
+        }
+        return [result] + (hasWeight ? [weightGradient] : []) + (hasBias ? [biasGradient] : [])
+    }
+}
+
+/// Layer normalisation over the last axis: (x − mean) / √(variance + ε) · weight + bias, with the biased variance.
+///
+/// "Layer Normalization" (2016), arXiv 1607.06450.
+/// - Parameters:
+///   - x: `[..., channels]`
+///   - weight: `[channels]`, or nil for ones
+///   - bias: `[channels]`, or nil for zeros
+public func layerNorm(_ x: Tensor, weight: Tensor?, bias: Tensor?, epsilon: Float) -> Tensor {
+    apply(
+        LayerNormalization(epsilon: epsilon, hasWeight: weight != nil, hasBias: bias != nil),
+        [x] + [weight, bias].compactMap { $0 })
+}
+
+/// Batch normalisation over all axes but the last, with the batch's own statistics.
+///
+/// - Returns: the normalised tensor, and the batch's mean and biased variance `[channels]`, which carry no gradient.
+public func batchNorm(
+    _ x: Tensor, weight: Tensor, bias: Tensor, epsilon: Float
+) -> (output: Tensor, mean: Tensor, variance: Tensor) {
+    let channels = x.shape[-1]
+    let rows = x.reshaped([channels == 0 ? 0 : x.count / channels, channels])
+    let mean = rows.mean(axes: [0])
+    let centred = rows - mean
+    let variance = centred.squared().mean(axes: [0])
+    let output = centred * (weight / (variance + epsilon).squareRoot()) + bias
+    return (output.reshaped(x.shape), mean.detached, variance.detached)
+}
+
+/// Batch normalisation with given statistics: (x − mean) / √(variance + ε) · weight + bias.
+public func batchNorm(
+    _ x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, epsilon: Float
+) -> Tensor {
+    let factor = weight / (variance + epsilon).squareRoot()
+    return x * factor + (bias - mean * factor)
+}
