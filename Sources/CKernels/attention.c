@@ -28,7 +28,7 @@ static void multiply(const float *a, int64_t a_row, int64_t a_column, const floa
 static int64_t product_scratch(const tk_attention *a) {
     int64_t n = a->keys > a->head_size ? a->keys : a->head_size;
     if (a->value_size > n) n = a->value_size;
-    tk_block t = {.n = n};
+    tk_block t = {.n = n, .k = TK_K_BLOCK};
     return tk_block_scratch(&t);
 }
 
