@@ -11,7 +11,6 @@ struct tk_table {
 #define X(result, name, arguments) result (*name) arguments;
 #include "kernels/elementwise.def"
 #include "kernels/optimizer.def"
-#include "kernels/product.def"
 #include "kernels/attention.def"
 #include "kernels/depthwise.def"
 #undef X

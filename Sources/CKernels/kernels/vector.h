@@ -13,6 +13,11 @@ typedef int32_t vint __attribute__((ext_vector_type(TK_WIDTH)));
 typedef uint32_t vuint __attribute__((ext_vector_type(TK_WIDTH)));
 typedef double vdouble __attribute__((ext_vector_type(TK_WIDTH)));
 
+/// The name of a kernel at this level.
+#define TK_KERNEL(name) TK_JOIN(name, TK_LEVEL)
+#define TK_JOIN(a, b) TK_JOIN_(a, b)
+#define TK_JOIN_(a, b) a##_##b
+
 #define TK_INLINE static inline __attribute__((always_inline, unused))
 
 TK_INLINE vfloat load(const float *p) { vfloat v; memcpy(&v, p, sizeof v); return v; }
