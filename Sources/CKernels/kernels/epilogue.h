@@ -1,4 +1,4 @@
-// From the sums of a tile, [rows][PANEL], to the result: scale, add, bias, activation, residual.
+// From the scaled sums of a tile, [rows][PANEL], to the result: add, bias, activation, residual.
 
 /// Which steps follow the sums of this k block.
 typedef struct {
@@ -8,7 +8,6 @@ typedef struct {
 /// One vector of a result.
 TK_INLINE vfloat finish(const tk_block *t, tile_end end, tk_activation activation, vfloat v, int64_t row, int64_t column,
                         int64_t lanes) {
-    v *= t->alpha;
     if (end.adds) v += load_up_to(t->c + row * t->c_row + column, lanes);
     if (!end.finishes) return v;
     if (t->bias) v += load_up_to(t->bias + column, lanes);

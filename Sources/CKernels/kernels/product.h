@@ -56,10 +56,18 @@ static void pack_left(const tk_operand *a, int64_t first, int64_t rows, int64_t 
     }
 }
 
-/// tile = `rows` rows of a times `columns` vectors of one panel of b. `rows`, `columns` and `by_columns` are constants at
-/// each call.
+/// Where sums go: to = alpha * sums, or to += alpha * sums.
+typedef struct {
+    float *to;
+    int64_t row;
+    float alpha;
+    bool adds;
+} target;
+
+/// `rows` rows of a times `columns` vectors of one panel of b. `rows`, `columns` and `by_columns` are constants at each
+/// call.
 TK_INLINE void multiply_tile(const int rows, const int columns, const bool by_columns, const float *a, const float *b,
-                             int64_t ks, float *tile) {
+                             int64_t ks, target t) {
     vfloat sums[ROWS][COLUMNS];
 #pragma clang loop unroll(full)
     for (int i = 0; i < rows; i++)
@@ -80,25 +88,31 @@ TK_INLINE void multiply_tile(const int rows, const int columns, const bool by_co
 #pragma clang loop unroll(full)
     for (int i = 0; i < rows; i++)
 #pragma clang loop unroll(full)
-        for (int j = 0; j < columns; j++) store(tile + i * PANEL + j * TK_WIDTH, sums[i][j]);
+        for (int j = 0; j < columns; j++) {
+            float *to = t.to + i * t.row + j * TK_WIDTH;
+            const vfloat v = t.alpha * sums[i][j];
+            store(to, t.adds ? v + load(to) : v);
+        }
 }
 
-/// A tile of up to ROWS rows: full, two thirds or one third of them, so that a last group of few rows costs less.
+/// A last group of few rows takes two thirds or one third of the work of a full one.
+TK_INLINE int64_t computed_rows(int64_t rows) { return (rows + ROWS / 3 - 1) / (ROWS / 3) * (ROWS / 3); }
+
 TK_INLINE void multiply_rows(int64_t rows, const int columns, const bool by_columns, const float *a, const float *b,
-                             int64_t ks, float *tile) {
-    if (rows > ROWS * 2 / 3) multiply_tile(ROWS, columns, by_columns, a, b, ks, tile);
-    else if (rows > ROWS / 3) multiply_tile(ROWS * 2 / 3, columns, by_columns, a, b, ks, tile);
-    else multiply_tile(ROWS / 3, columns, by_columns, a, b, ks, tile);
+                             int64_t ks, target t) {
+    if (rows > ROWS * 2 / 3) multiply_tile(ROWS, columns, by_columns, a, b, ks, t);
+    else if (rows > ROWS / 3) multiply_tile(ROWS * 2 / 3, columns, by_columns, a, b, ks, t);
+    else multiply_tile(ROWS / 3, columns, by_columns, a, b, ks, t);
 }
 
 static void multiply_any(int64_t rows, int64_t width, bool by_columns, const float *a, const float *b, int64_t ks,
-                         float *tile) {
+                         target t) {
     if (width > TK_WIDTH) {
-        if (by_columns) multiply_rows(rows, 2, true, a, b, ks, tile);
-        else multiply_rows(rows, 2, false, a, b, ks, tile);
+        if (by_columns) multiply_rows(rows, 2, true, a, b, ks, t);
+        else multiply_rows(rows, 2, false, a, b, ks, t);
     } else {
-        if (by_columns) multiply_rows(rows, 1, true, a, b, ks, tile);
-        else multiply_rows(rows, 1, false, a, b, ks, tile);
+        if (by_columns) multiply_rows(rows, 1, true, a, b, ks, t);
+        else multiply_rows(rows, 1, false, a, b, ks, t);
     }
 }
 
@@ -124,7 +138,13 @@ static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
                 const int64_t rows = packed_rows - i < ROWS ? packed_rows - i : ROWS;
                 for (int64_t j = 0; j < t->n; j += PANEL) {
                     const int64_t width = t->n - j < PANEL ? t->n - j : PANEL;
-                    multiply_any(rows, width, by_columns, left + i * LEFT_STRIDE, right + j * ks, ks, tile);
+                    const float *a = left + i * LEFT_STRIDE, *b = right + j * ks;
+                    if (!end.finishes && width % TK_WIDTH == 0 && computed_rows(rows) == rows) {
+                        const target in_place = {t->c + (i0 + i) * t->c_row + j, t->c_row, t->alpha, end.adds};
+                        multiply_any(rows, width, by_columns, a, b, ks, in_place);
+                        continue;
+                    }
+                    multiply_any(rows, width, by_columns, a, b, ks, (target){tile, PANEL, t->alpha, false});
                     if (end.finishes) store_finished_tile(t, end.adds, tile, i0 + i, rows, j, width);
                     else store_tile(t, end, TK_IDENTITY, tile, i0 + i, rows, j, width);
                 }

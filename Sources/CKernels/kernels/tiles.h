@@ -139,6 +139,8 @@ static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
             for (int64_t j = 0; j < t->n; j += PANEL) {
                 const int64_t width = t->n - j < PANEL ? t->n - j : PANEL;
                 multiply_tiles(left, right + TK_KERNEL(packed_right_size)(j, ks), ks, rows <= TILE, tile);
+                if (t->alpha != 1)
+                    for (int64_t s = 0; s < ROWS * PANEL; s += TK_WIDTH) store(tile + s, t->alpha * load(tile + s));
                 if (end.finishes) store_finished_tile(t, end.adds, tile, i, rows, j, width);
                 else store_tile(t, end, TK_IDENTITY, tile, i, rows, j, width);
             }

@@ -5,6 +5,7 @@
 #pragma clang attribute push(__attribute__((                                                                           \
     target("amx-tile,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2"))), apply_to = function)
 #define TK_LEVEL tiles
+#define TK_HAS_MASKS
 #define TK_WIDTH 16
 #include "../kernels/vector.h"
 #include "../kernels/activation.h"
