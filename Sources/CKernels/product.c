@@ -10,7 +10,8 @@ enum {
     ENOUGH_TASKS = 24,
     LEAST_COLUMNS = 192, MOST_COLUMNS = 768, SECOND_CACHE_FLOATS = 160 << 10,
     PACK_COLUMNS = 128,         // of a packing task; a multiple of every panel's
-    MOST_SPLIT_RESULT = 256 << 10, MOST_SPLITS = 32,
+    MOST_SPLIT_RESULT = 256 << 10,
+    SPLIT_STEP = 4, MOST_SPLITS = 32,           // parts of the sums: a number that few threads share evenly
 };
 
 float *tk_scratch(int64_t count) {
@@ -121,7 +122,7 @@ static bool has_epilogue(const tk_block *t) {
 static void divide(job *j, int64_t batch) {
     const tk_block *t = &j->whole;
     const bool splits = batch == 1 && !has_epilogue(t) && t->k >= 3 * TK_K_BLOCK && t->m * t->n <= MOST_SPLIT_RESULT;
-    j->splits = splits ? least((t->k + TK_K_BLOCK - 1) / TK_K_BLOCK, MOST_SPLITS) : 1;
+    j->splits = splits ? least((t->k / TK_K_BLOCK + SPLIT_STEP) / SPLIT_STEP * SPLIT_STEP, MOST_SPLITS) : 1;
     j->split_depth = (t->k + j->splits - 1) / j->splits;
     if (splits) j->splits = (t->k + j->split_depth - 1) / j->split_depth;
 
@@ -130,9 +131,10 @@ static void divide(job *j, int64_t batch) {
     j->column_tasks = (t->n + columns - 1) / columns;
     j->columns = ((t->n + j->column_tasks - 1) / j->column_tasks + 63) / 64 * 64;
     j->column_tasks = (t->n + j->columns - 1) / j->columns;
-    const int64_t others = batch * j->splits * j->column_tasks, wanted = (ENOUGH_TASKS + others - 1) / others;
+    // Row tasks of a split would each pack the same part of b.
+    const int64_t others = batch * j->column_tasks, wanted = splits ? 1 : (ENOUGH_TASKS + others - 1) / others;
     j->rows = ((t->m + wanted - 1) / wanted + ROW_STEP - 1) / ROW_STEP * ROW_STEP;
-    j->rows = least(j->rows, MOST_ROWS);
+    if (!splits) j->rows = least(j->rows, MOST_ROWS);
     j->row_tasks = (t->m + j->rows - 1) / j->rows;
 }
 

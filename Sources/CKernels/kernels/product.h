@@ -27,33 +27,49 @@ static int64_t TK_KERNEL(packed_right_size)(int64_t n, int64_t k) { return (n + 
 
 static void TK_KERNEL(pack_right)(const tk_operand *b, int64_t n, int64_t first_k, int64_t ks, tk_precision precision,
                                   float *packed) {
-    if (b->patches) pack_patches(b, n, first_k, ks, packed);
-    else for (int64_t j = 0; j < n; j += PANEL)
-        pack_panel(b, j, n - j < PANEL ? n - j : PANEL, first_k, ks, packed + j * ks);
+    const int64_t whole = b->patches ? 0 : n / PANEL * PANEL;
+    if (b->patches) {
+        pack_patches(b, n, first_k, ks, packed);
+    } else if (b->column == 1) {
+        // Along the rows as they lie in memory, so that the processor sees what to fetch next.
+        for (int64_t k = 0; k < ks; k++)
+            for (int64_t j = 0; j < whole; j += PANEL)
+                memcpy(packed + j * ks + k * PANEL, b->data + (first_k + k) * b->row + j, sizeof(float[PANEL]));
+        if (whole < n) pack_panel(b, whole, n - whole, first_k, ks, packed + whole * ks);
+    } else {
+        for (int64_t j = 0; j < n; j += PANEL)
+            pack_panel(b, j, n - j < PANEL ? n - j : PANEL, first_k, ks, packed + j * ks);
+    }
     if (precision == TK_BFLOAT16) round_in_place(packed, TK_KERNEL(packed_right_size)(n, ks));
 }
 
-/// A group of up to ROWS rows of an operand that lies by columns, as [k][ROWS].
-TK_INLINE void pack_columns(const float *source, int64_t column, int64_t count, int64_t ks, float *out) {
-    if (count < ROWS) fill_zero(out, ROWS * ks);
-    if (count == ROWS) for (int64_t k = 0; k < ks; k++) memcpy(out + k * ROWS, source + k * column, sizeof(float[ROWS]));
-    else for (int64_t k = 0; k < ks; k++)
-        for (int64_t r = 0; r < count; r++) out[k * ROWS + r] = source[k * column + r];
+/// Rows of an operand that lies by columns, as groups of [k][ROWS], zeros beyond the last row.
+TK_INLINE void pack_columns(const float *source, int64_t column, int64_t rows, int64_t ks, float *out) {
+    enum { ahead = 12 };                            // the next rows of k lie too far apart for the processor to guess
+    const int64_t whole = rows / ROWS * ROWS;
+    for (int64_t k = 0; k < ks; k++) {
+        const float *line = source + k * column;
+        if (k + ahead < ks)
+            for (int64_t i = 0; i < rows; i += 16) __builtin_prefetch(line + ahead * column + i);
+        for (int64_t i = 0; i < whole; i += ROWS) memcpy(out + i * LEFT_STRIDE + k * ROWS, line + i, sizeof(float[ROWS]));
+        if (whole == rows) continue;
+        float *last = out + whole * LEFT_STRIDE + k * ROWS;
+        for (int64_t r = 0; r < ROWS; r++) last[r] = r < rows - whole ? line[whole + r] : 0;
+    }
 }
 
 /// Some rows of the left operand in groups of ROWS, zeros beyond the last: row by row, LEFT_STRIDE apart, or [k][ROWS] if
 /// the operand lies by columns.
 static void pack_left(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks,
                       tk_precision precision, float *packed) {
-    const bool by_columns = lies_by_columns(a);
-    if (!by_columns) pack_rows(a, first, rows, first_k, ks, packed);
-    for (int64_t i = 0; i < rows; i += ROWS) {
-        const int64_t count = rows - i < ROWS ? rows - i : ROWS;
-        float *group = packed + i * LEFT_STRIDE;
-        if (by_columns) pack_columns(a->data + first + i + first_k * a->column, a->column, count, ks, group);
-        else for (int64_t r = count; r < ROWS; r++) fill_zero(group + r * LEFT_STRIDE, ks);
-        if (precision == TK_BFLOAT16) round_in_place(group, ROWS * LEFT_STRIDE);
+    const int64_t padded = (rows + ROWS - 1) / ROWS * ROWS;
+    if (lies_by_columns(a)) {
+        pack_columns(a->data + first + first_k * a->column, a->column, rows, ks, packed);
+    } else {
+        pack_rows(a, first, rows, first_k, ks, packed);
+        for (int64_t i = rows; i < padded; i++) fill_zero(packed + i * LEFT_STRIDE, ks);
     }
+    if (precision == TK_BFLOAT16) round_in_place(packed, padded * LEFT_STRIDE);
 }
 
 /// Where sums go: to = alpha * sums, or to += alpha * sums.
@@ -67,7 +83,7 @@ typedef struct {
 /// `rows` rows of a times `columns` vectors of one panel of b. `rows`, `columns` and `by_columns` are constants at each
 /// call.
 TK_INLINE void multiply_tile(const int rows, const int columns, const bool by_columns, const float *a, const float *b,
-                             int64_t ks, target t) {
+                             int64_t ks, const target *t) {
     vfloat sums[ROWS][COLUMNS];
 #pragma clang loop unroll(full)
     for (int i = 0; i < rows; i++)
@@ -89,9 +105,9 @@ TK_INLINE void multiply_tile(const int rows, const int columns, const bool by_co
     for (int i = 0; i < rows; i++)
 #pragma clang loop unroll(full)
         for (int j = 0; j < columns; j++) {
-            float *to = t.to + i * t.row + j * TK_WIDTH;
-            const vfloat v = t.alpha * sums[i][j];
-            store(to, t.adds ? v + load(to) : v);
+            float *to = t->to + i * t->row + j * TK_WIDTH;
+            const vfloat v = t->alpha * sums[i][j];
+            store(to, t->adds ? v + load(to) : v);
         }
 }
 
@@ -99,14 +115,14 @@ TK_INLINE void multiply_tile(const int rows, const int columns, const bool by_co
 TK_INLINE int64_t computed_rows(int64_t rows) { return (rows + ROWS / 3 - 1) / (ROWS / 3) * (ROWS / 3); }
 
 TK_INLINE void multiply_rows(int64_t rows, const int columns, const bool by_columns, const float *a, const float *b,
-                             int64_t ks, target t) {
+                             int64_t ks, const target *t) {
     if (rows > ROWS * 2 / 3) multiply_tile(ROWS, columns, by_columns, a, b, ks, t);
     else if (rows > ROWS / 3) multiply_tile(ROWS * 2 / 3, columns, by_columns, a, b, ks, t);
     else multiply_tile(ROWS / 3, columns, by_columns, a, b, ks, t);
 }
 
 static void multiply_any(int64_t rows, int64_t width, bool by_columns, const float *a, const float *b, int64_t ks,
-                         target t) {
+                         const target *t) {
     if (width > TK_WIDTH) {
         if (by_columns) multiply_rows(rows, 2, true, a, b, ks, t);
         else multiply_rows(rows, 2, false, a, b, ks, t);
@@ -139,12 +155,13 @@ static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
                 for (int64_t j = 0; j < t->n; j += PANEL) {
                     const int64_t width = t->n - j < PANEL ? t->n - j : PANEL;
                     const float *a = left + i * LEFT_STRIDE, *b = right + j * ks;
+                    target to = {tile, PANEL, t->alpha, false};
                     if (!end.finishes && width % TK_WIDTH == 0 && computed_rows(rows) == rows) {
-                        const target in_place = {t->c + (i0 + i) * t->c_row + j, t->c_row, t->alpha, end.adds};
-                        multiply_any(rows, width, by_columns, a, b, ks, in_place);
+                        to = (target){t->c + (i0 + i) * t->c_row + j, t->c_row, t->alpha, end.adds};
+                        multiply_any(rows, width, by_columns, a, b, ks, &to);
                         continue;
                     }
-                    multiply_any(rows, width, by_columns, a, b, ks, (target){tile, PANEL, t->alpha, false});
+                    multiply_any(rows, width, by_columns, a, b, ks, &to);
                     if (end.finishes) store_finished_tile(t, end.adds, tile, i0 + i, rows, j, width);
                     else store_tile(t, end, TK_IDENTITY, tile, i0 + i, rows, j, width);
                 }
