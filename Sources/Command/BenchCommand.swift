@@ -106,7 +106,7 @@ struct BenchCommand: ParsableCommand {
     /// The most memory that the process has held, in 2²⁰ bytes.
     private var peakMemory: Double {
         var usage = rusage()
-        getrusage(RUSAGE_SELF, &usage)
+        getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
         return Double(usage.ru_maxrss) / 1024
     }
 }

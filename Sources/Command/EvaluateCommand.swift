@@ -9,8 +9,8 @@ struct EvaluateCommand: ParsableCommand {
         commandName: "evaluate", abstract: "Accuracy, loss and confusion of a trained model on labelled images.",
         discussion: "Example: tessera evaluate runs/first --data fashion-mnist")
 
-    @Argument(help: "A run folder, or a weight file beside its config.json.")
-    var run: String
+    @Argument(help: ArgumentHelp("A run folder, or a weight file beside its config.json.", valueName: "run"))
+    var model: String
 
     @OptionGroup var source: DataOptions
 
@@ -31,7 +31,7 @@ struct EvaluateCommand: ParsableCommand {
 
     func run() throws {
         compute.apply()
-        let model = try TrainedModel(run)
+        let model = try TrainedModel(model)
         let dataset = try source.open().evaluation
         try model.require(dataset.classNames, from: source.data)
         let loader = Loader(

@@ -14,8 +14,8 @@ struct FeaturesCommand: ParsableCommand {
             Example: tessera features runs/first photos/ --out features.safetensors
             """)
 
-    @Argument(help: "A run folder, or a weight file beside its config.json.")
-    var run: String
+    @Argument(help: ArgumentHelp("A run folder, or a weight file beside its config.json.", valueName: "run"))
+    var model: String
 
     @OptionGroup var input: ImageArguments
 
@@ -29,7 +29,7 @@ struct FeaturesCommand: ParsableCommand {
 
     func run() throws {
         compute.apply()
-        let model = try TrainedModel(run)
+        let model = try TrainedModel(model)
         let files = try input.files()
         guard !files.isEmpty else { throw DataError("images", "none given") }
         let results = try files.map { file in
@@ -55,8 +55,8 @@ struct ExplainCommand: ParsableCommand {
             Example: tessera explain runs/first shirt.png --out shirt-attention.png
             """)
 
-    @Argument(help: "A run folder, or a weight file beside its config.json.")
-    var run: String
+    @Argument(help: ArgumentHelp("A run folder, or a weight file beside its config.json.", valueName: "run"))
+    var model: String
 
     @Argument(help: "An image file (JPEG, PNG, WebP).")
     var image: String
@@ -71,7 +71,7 @@ struct ExplainCommand: ParsableCommand {
 
     func run() throws {
         compute.apply()
-        let model = try TrainedModel(run)
+        let model = try TrainedModel(model)
         let picture = try Image(contentsOf: image, pixelLimit: pixelLimit)
         guard let map = model.attentionImage(picture) else {
             throw DataError(

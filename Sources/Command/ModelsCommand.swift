@@ -24,7 +24,7 @@ struct ModelsCommand: ParsableCommand {
         if let exact = entries.first(where: { $0.1.name == text }), json {
             return printJSON(description(exact.0, exact.1), indented: true)
         }
-        guard !entries.isEmpty else { throw try UnknownModelError(name: text, nearest: nearest(text)) }
+        guard !entries.isEmpty else { throw UnknownModelError(name: text, nearest: nearestNames(to: text, in: Registry.entries.map(\.name))) }
         if json { return printJSON(.array(entries.map(description)), indented: true) }
         let rows = entries.map { system, entry -> [String] in
             let size = entry.measure()
@@ -43,10 +43,6 @@ struct ModelsCommand: ParsableCommand {
             }
             print(cells.joined(separator: "  "))
         }
-    }
-
-    private func nearest(_ text: String) throws -> [String] {
-        nearestNames(to: text, in: Registry.entries.map(\.name))
     }
 
     private func millions(_ count: Int) -> String {

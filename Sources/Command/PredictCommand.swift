@@ -34,8 +34,8 @@ struct PredictCommand: ParsableCommand {
         commandName: "predict", abstract: "Names what is in images.",
         discussion: "Example: tessera predict runs/first shirt.png photos/ --top 3")
 
-    @Argument(help: "A run folder, or a weight file beside its config.json.")
-    var run: String
+    @Argument(help: ArgumentHelp("A run folder, or a weight file beside its config.json.", valueName: "run"))
+    var model: String
 
     @OptionGroup var input: ImageArguments
 
@@ -54,7 +54,7 @@ struct PredictCommand: ParsableCommand {
     /// Images that cannot be read are reported in their place; the exit status is then 1.
     func run() throws {
         compute.apply()
-        let model = try TrainedModel(run)
+        let model = try TrainedModel(model)
         let labels = model.labels
         var failures = 0
         for file in try input.files() {
