@@ -5,7 +5,7 @@ import TesseraModels
 import TesseraNN
 import TesseraTraining
 
-struct BenchCommand: ParsableCommand {
+struct BenchCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "bench", abstract: "The median time of a forward pass, or of a training step, on random input.",
         discussion: "Example: tessera bench deit_tiny_patch16_224 --batch 16 --train")
@@ -38,7 +38,7 @@ struct BenchCommand: ParsableCommand {
         guard (1...100_000).contains(runs) else { throw ValidationError("--runs: found \(runs), expected 1 to 100000") }
     }
 
-    func run() throws {
+    func perform() throws {
         compute.apply()
         var configuration = try Registry.entry(model).configuration
         if let modelArgs {

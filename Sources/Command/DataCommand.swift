@@ -3,7 +3,7 @@ import Foundation
 import Tessera
 import TesseraData
 
-struct DataCommand: ParsableCommand {
+struct DataCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "data", abstract: "Tells what is in a data set, and names every file that cannot be read.",
         discussion: """
@@ -36,7 +36,7 @@ struct DataCommand: ParsableCommand {
     }
 
     /// Exit status 1 if any image cannot be read.
-    func run() throws {
+    func perform() throws {
         let source = try DataSource.open(data, format: format, pixelLimit: pixelLimit)
         if let writeImages { return try write(source.evaluation, to: writeImages) }
         let splits = [("train", source.train), ("validation", source.validation)].compactMap { name, data in

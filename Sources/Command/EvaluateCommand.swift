@@ -4,7 +4,7 @@ import Tessera
 import TesseraData
 import TesseraTraining
 
-struct EvaluateCommand: ParsableCommand {
+struct EvaluateCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "evaluate", abstract: "Accuracy, loss and confusion of a trained model on labelled images.",
         discussion: "Example: tessera evaluate runs/first --data fashion-mnist")
@@ -29,7 +29,7 @@ struct EvaluateCommand: ParsableCommand {
         guard (1...65536).contains(batch) else { throw ValidationError("--batch: found \(batch), expected 1 to 65536") }
     }
 
-    func run() throws {
+    func perform() throws {
         compute.apply()
         let model = try TrainedModel(model)
         let dataset = try source.open().evaluation

@@ -5,7 +5,7 @@ import TesseraData
 import TesseraIO
 import TesseraTraining
 
-struct FeaturesCommand: ParsableCommand {
+struct FeaturesCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "features", abstract: "Writes what a model computes for each image: pooled features and logits.",
         discussion: """
@@ -27,7 +27,7 @@ struct FeaturesCommand: ParsableCommand {
 
     @OptionGroup var compute: ComputeOptions
 
-    func run() throws {
+    func perform() throws {
         compute.apply()
         let model = try TrainedModel(model)
         let files = try input.files()
@@ -47,7 +47,7 @@ struct FeaturesCommand: ParsableCommand {
     }
 }
 
-struct ExplainCommand: ParsableCommand {
+struct ExplainCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "explain", abstract: "Shows where a model looks: attention rollout over the image.",
         discussion: """
@@ -69,7 +69,7 @@ struct ExplainCommand: ParsableCommand {
 
     @OptionGroup var compute: ComputeOptions
 
-    func run() throws {
+    func perform() throws {
         compute.apply()
         let model = try TrainedModel(model)
         let picture = try Image(contentsOf: image, pixelLimit: pixelLimit)

@@ -3,7 +3,7 @@ import Tessera
 import TesseraIO
 import TesseraModels
 
-struct ForwardCommand: ParsableCommand {
+struct ForwardCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "forward", abstract: "Raw tensors in, raw tensors out: holds a model against its PyTorch original.",
         discussion: """
@@ -23,7 +23,7 @@ struct ForwardCommand: ParsableCommand {
 
     @OptionGroup var compute: ComputeOptions
 
-    func run() throws {
+    func perform() throws {
         compute.apply()
         let file = try Safetensors(fixture)
         let tensors = Dictionary(uniqueKeysWithValues: try file.tensors())

@@ -2,7 +2,7 @@ import ArgumentParser
 import Tessera
 import TesseraModels
 
-struct ModelsCommand: ParsableCommand {
+struct ModelsCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "models", abstract: "Lists the models: name, paper, year, parameters, multiply-adds, input.",
         discussion: "Example: tessera models cct")
@@ -13,7 +13,7 @@ struct ModelsCommand: ParsableCommand {
     @Flag(help: "Print JSON.")
     var json = false
 
-    func run() throws {
+    func perform() throws {
         let wanted = text.lowercased()
         let entries = Registry.systems.flatMap { system in
             system.variants.filter { entry in

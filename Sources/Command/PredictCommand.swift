@@ -29,7 +29,7 @@ struct ImageArguments: ParsableArguments {
     }
 }
 
-struct PredictCommand: ParsableCommand {
+struct PredictCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "predict", abstract: "Names what is in images.",
         discussion: "Example: tessera predict runs/first shirt.png photos/ --top 3")
@@ -52,7 +52,7 @@ struct PredictCommand: ParsableCommand {
     }
 
     /// Images that cannot be read are reported in their place; the exit status is then 1.
-    func run() throws {
+    func perform() throws {
         compute.apply()
         let model = try TrainedModel(model)
         let labels = model.labels

@@ -7,7 +7,7 @@ import TesseraIO
 import TesseraModels
 import TesseraTraining
 
-struct TrainCommand: ParsableCommand {
+struct TrainCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "train", abstract: "Trains a model from scratch, from weights, or goes on with a stopped run.",
         discussion: """
@@ -71,7 +71,7 @@ struct TrainCommand: ParsableCommand {
         }
     }
 
-    func run() throws {
+    func perform() throws {
         compute.apply()
         let line = ProgressLine(quiet: quiet)
         let run = try resume.map { try TrainingRun.resume(at: $0) { line.finish("tessera: \($0)") } } ?? begin()
