@@ -82,13 +82,15 @@ import Testing
 
     @Test func hugeImagesAreRefusedByTheirHeader() throws {
         var header: [UInt8] = [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A, 0, 0, 0, 13]
-        header += Array("IHDR".utf8) + [0, 0, 0xC3, 0x50, 0, 0, 0xC3, 0x50, 8, 2, 0, 0, 0] + [0x03, 0x66, 0x18, 0x0F]
+        header += Array("IHDR".utf8) + [0, 0, 0xC3, 0x50, 0, 0, 0xC3, 0x50, 8, 2, 0, 0, 0, 0xC4, 0xCD, 0xAA, 0x9D]
+        header += [0, 0, 0, 0] + Array("IDAT".utf8) + [0x35, 0xAF, 0x06, 0x1E]
         let small = try Image(height: 2, width: 3, colour: [1, 2, 3]).pngData()
         let error = #expect(throws: DataError.self) {
             try Image(decoding: Array(small), name: "small.png", pixelLimit: 5)
         }
         #expect(error?.reason == "the image has 2x3 pixels; the limit is 5 pixels")
-        #expect(throws: DataError.self) { try Image(decoding: header, name: "huge.png") }
+        let huge = #expect(throws: DataError.self) { try Image(decoding: header, name: "huge.png") }
+        #expect(huge?.reason == "the image has 50000x50000 pixels; the limit is 100000000 pixels")
     }
 
     @Test func errorsNameTheFile() {
