@@ -110,29 +110,31 @@ static void TK_KERNEL(pack_right)(const tk_operand *b, int64_t n, int64_t first_
         for (int64_t i = 0; i < panels * PANEL * ks; i++) packed[i] = round_to_bfloat16(packed[i]);
 }
 
-/// `rows` rows of the left operand, [k][rows of a group of ROWS], zero-padded to a multiple of ROWS.
+/// `rows` rows of the left operand for multiply_add, zero-padded to a multiple of ROWS: rows of `ks` columns if its
+/// columns are contiguous (or patches), else [k][ROWS] for each group of ROWS rows.
 TK_INLINE void pack_left(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks,
                          tk_precision precision, float *packed) {
-    for (int64_t group = 0; group < rows; group += ROWS) {
-        float *out = packed + group * ks;
-        const int64_t count = rows - group < ROWS ? rows - group : ROWS;
-        if (a->patches) {
-            float row[K_BLOCK];
-            for (int64_t i = 0; i < ROWS; i++) {
-                if (i < count)
-                    gather_patch_row(a->patches, a->first_row + first + group + i, a->first_column + first_k, ks, row);
-                else memset(row, 0, (size_t)ks * sizeof(float));
-                for (int64_t k = 0; k < ks; k++) out[k * ROWS + i] = row[k];
-            }
-        } else {
-            const float *source = a->data + (first + group) * a->row + first_k * a->column;
-            if (count < ROWS) memset(out, 0, (size_t)(ROWS * ks) * sizeof(float));
-            for (int64_t k = 0; k < ks; k++)
-                for (int64_t i = 0; i < count; i++) out[k * ROWS + i] = source[i * a->row + k * a->column];
+    const int64_t padded = (rows + ROWS - 1) / ROWS * ROWS;
+    if (a->patches || a->column == 1) {
+        for (int64_t i = 0; i < rows; i++) {
+            float *out = packed + i * ks;
+            if (a->patches)
+                gather_patch_row(a->patches, a->first_row + first + i, a->first_column + first_k, ks, out);
+            else memcpy(out, a->data + (first + i) * a->row + first_k, (size_t)ks * sizeof(float));
         }
-        if (precision == TK_BFLOAT16)
-            for (int64_t i = 0; i < ROWS * ks; i++) out[i] = round_to_bfloat16(out[i]);
+        memset(packed + rows * ks, 0, (size_t)((padded - rows) * ks) * sizeof(float));
+    } else {
+        const float *source = a->data + first * a->row + first_k * a->column;
+        if (rows < padded) memset(packed + (padded - ROWS) * ks, 0, (size_t)(ROWS * ks) * sizeof(float));
+        const int64_t whole = a->row == 1 ? rows / ROWS * ROWS : 0;
+        for (int64_t k = 0; k < ks; k++, source += a->column) {
+            for (int64_t i = 0; i < whole; i += ROWS) memcpy(packed + i * ks + k * ROWS, source + i, ROWS * sizeof(float));
+            for (int64_t i = whole; i < rows; i++)
+                packed[i / ROWS * ROWS * ks + k * ROWS + i % ROWS] = source[i * a->row];
+        }
     }
+    if (precision == TK_BFLOAT16)
+        for (int64_t i = 0; i < padded * ks; i++) packed[i] = round_to_bfloat16(packed[i]);
 }
 
 /// Adds the product of ROWS rows of a and one panel of b to the sums.
@@ -172,6 +174,7 @@ TK_INLINE void finish_row(const tk_block *t, int64_t row, int64_t column, int64_
 
 static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
     float *packed_left = scratch, *packed_right = scratch + (M_BLOCK + ROWS) * K_BLOCK;
+    const bool has_rows = t->a.patches || t->a.column == 1;             // packed rows stay rows
     const bool reads_in_place = !t->a.patches && t->a.column == 1 && t->precision == TK_FLOAT32;
     const bool has_epilogue = t->bias || t->activation != TK_IDENTITY || t->residual || t->preactivation;
     const int64_t panels = (t->n + PANEL - 1) / PANEL;
@@ -204,6 +207,8 @@ static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
                         for (int j = 0; j < COLUMNS; j++) sums[r][j] = 0;
                     if (i < direct)
                         multiply_add(t->a.data + (m0 + i) * t->a.row + k0, t->a.row, 1, b, ks, sums);
+                    else if (has_rows)
+                        multiply_add(packed_left + (i - direct) * ks, ks, 1, b, ks, sums);
                     else
                         multiply_add(packed_left + (i - direct) * ks, 1, ROWS, b, ks, sums);
                     float *c = t->c + (m0 + i) * t->c_row + column;
