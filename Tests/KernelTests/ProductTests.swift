@@ -1,0 +1,190 @@
+import CKernels
+import Foundation
+import Testing
+
+/// A product with its operands in arrays, laid out with gaps that must stay untouched.
+private struct ProductCase {
+    var m = 1, n = 1, k = 1, batch = 1
+    var transposesA = false, transposesB = false
+    var strideBetweenColumns = 1
+    var alpha: Float = 1
+    var accumulates = false
+    var hasBias = false, hasResidual = false, keepsPreactivation = false
+    var activation = TK_IDENTITY
+    var precision = TK_FLOAT32
+    var sharesB = false
+
+    static let gap: Float = 12345
+
+    func run(seed: UInt64) -> (result: [Float], expected: [Double], what: String) {
+        var random = TestRandom(seed: seed)
+        let step = strideBetweenColumns
+        let (aRow, aColumn) = transposesA ? (step, m * step + 3) : (k * step + 5, step)
+        let (bRow, bColumn) = transposesB ? (1, k + 2) : (n + 1, 1)
+        let aBatch = m * aRow + k * aColumn + 7, bBatch = sharesB ? 0 : n * bColumn + k * bRow + 1
+        let cRow = n + 2, cBatch = m * cRow + 4
+        let a = random.floats(batch * aBatch + 1), b = random.floats(batch * bBatch + n * bColumn + k * bRow + 1)
+        let bias = random.floats(n + 1), residual = random.floats(batch * cBatch + 1)
+        let start = random.floats(batch * cBatch + 1)
+        var c = start
+        var preactivation = [Float](repeating: Self.gap, count: batch * cBatch + 1)
+        let isOutside = c.indices.map { !($0 < batch * cBatch && $0 % cBatch < m * cRow && $0 % cBatch % cRow < n) }
+        for i in c.indices where isOutside[i] { c[i] = Self.gap }
+
+        a.withUnsafeBufferPointer { a in
+            b.withUnsafeBufferPointer { b in
+                bias.withUnsafeBufferPointer { bias in
+                    residual.withUnsafeBufferPointer { residual in
+                        c.withUnsafeMutableBufferPointer { c in
+                            preactivation.withUnsafeMutableBufferPointer { preactivation in
+                                var product = tk_product()
+                                (product.m, product.n, product.k) = (Int64(m), Int64(n), Int64(k))
+                                product.batch = Int64(batch)
+                                product.a = a.baseAddress
+                                (product.a_row, product.a_column) = (Int64(aRow), Int64(aColumn))
+                                product.a_batch = Int64(aBatch)
+                                product.b = b.baseAddress
+                                (product.b_row, product.b_column) = (Int64(bRow), Int64(bColumn))
+                                product.b_batch = Int64(bBatch)
+                                product.c = c.baseAddress
+                                (product.c_row, product.c_batch) = (Int64(cRow), Int64(cBatch))
+                                product.alpha = alpha
+                                product.accumulate = accumulates
+                                product.bias = hasBias ? bias.baseAddress : nil
+                                product.activation = activation
+                                product.preactivation = keepsPreactivation ? preactivation.baseAddress : nil
+                                product.residual = hasResidual ? residual.baseAddress : nil
+                                (product.residual_row, product.residual_batch) = (Int64(cRow), Int64(cBatch))
+                                product.precision = precision
+                                tk_multiply(&product)
+                            }
+                        }
+                    }
+                }
+            }
+        }
+
+        let round = precision == TK_BFLOAT16 ? roundedToBFloat16 : { $0 }
+        let exactA = a.map { Double(round($0)) }, exactB = b.map { Double(round($0)) }
+        var expected = c.map { _ in Double(Self.gap) }
+        var expectedPreactivation = expected
+        for image in 0..<batch {
+            for i in 0..<m {
+                for j in 0..<n {
+                    var sum = 0.0
+                    for p in 0..<k {
+                        sum +=
+                            exactA[image * aBatch + i * aRow + p * aColumn]
+                            * exactB[image * bBatch + p * bRow + j * bColumn]
+                    }
+                    let place = image * cBatch + i * cRow + j
+                    var value = Double(alpha) * sum + (hasBias ? Double(bias[j]) : 0)
+                    if keepsPreactivation { expectedPreactivation[place] = value }
+                    value = activated(value, activation)
+                    if hasResidual { value += Double(residual[place]) }
+                    if accumulates { value += Double(start[place]) }
+                    expected[place] = value
+                }
+            }
+        }
+        for i in c.indices where isOutside[i] {
+            #expect(c[i] == Self.gap && preactivation[i] == Self.gap, "\(self) wrote beside its result")
+            (c[i], expected[i], preactivation[i], expectedPreactivation[i]) = (0, 0, 0, 0)
+        }
+        if !keepsPreactivation { (preactivation, expectedPreactivation) = ([], []) }
+        return (c + preactivation, expected + expectedPreactivation, "\(self)")
+    }
+}
+
+private func activated(_ x: Double, _ kind: tk_activation) -> Double {
+    switch kind {
+    case TK_RELU: max(x, 0)
+    case TK_GELU: 0.5 * x * erfc(-x / 2.0.squareRoot())
+    case TK_GELU_TANH: 0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
+    case TK_SILU: x / (1 + exp(-x))
+    case TK_SIGMOID: 1 / (1 + exp(-x))
+    case TK_TANH: tanh(x)
+    case TK_HARD_SWISH: x * min(max(x + 3, 0), 6) / 6
+    case TK_HARD_SIGMOID: min(max(x + 3, 0), 6) / 6
+    case TK_RELU6: min(max(x, 0), 6)
+    default: x
+    }
+}
+
+private let activations = [
+    TK_IDENTITY, TK_RELU, TK_GELU, TK_GELU_TANH, TK_SILU, TK_SIGMOID, TK_TANH, TK_HARD_SWISH, TK_HARD_SIGMOID, TK_RELU6,
+]
+
+extension KernelTests {
+    @Suite struct Products {
+        @Test func randomShapesAndEpilogues() {
+            forEachLevel { level in
+                var random = TestRandom(seed: 1)
+                for seed in 0..<150 as Range<UInt64> {
+                    var c = ProductCase()
+                    c.m = random.element(of: [0, 1, 2, 5, 6, 7, 11, 12, 13, 24, 31, 49, 97])
+                    c.n = random.element(of: [0, 1, 3, 8, 10, 15, 16, 17, 31, 32, 33, 64, 71])
+                    c.k = random.element(of: [0, 1, 2, 7, 16, 31, 33, 64, 197, 300])
+                    c.batch = random.element(of: [1, 1, 2, 3])
+                    (c.transposesA, c.transposesB, c.sharesB) = (random.flag(), random.flag(), random.flag())
+                    c.strideBetweenColumns = random.element(of: [1, 1, 1, 2])
+                    c.alpha = random.element(of: [1, 0.125])
+                    c.precision = random.element(of: [TK_FLOAT32, TK_BFLOAT16])
+                    c.accumulates = random.integer(below: 4) == 0
+                    if !c.accumulates {
+                        (c.hasBias, c.hasResidual, c.keepsPreactivation) = (random.flag(), random.flag(), random.flag())
+                        c.activation = random.element(of: activations)
+                    }
+                    let (result, expected, what) = c.run(seed: seed)
+                    expectClose(result, expected, "\(String(cString: tk_level_name(level))) \(what)")
+                }
+            }
+        }
+
+        /// Large enough to be divided between threads in each way: rows, columns, depth, batch.
+        @Test(arguments: [
+            (700, 70, 90, 1), (5, 1500, 40, 1), (20, 40, 9000, 1), (130, 96, 20, 9), (420, 1100, 65, 1),
+            (200, 33, 5000, 1),
+        ])
+        func sharedBetweenThreads(m: Int, n: Int, k: Int, batch: Int) {
+            forEachLevel { level in
+                for precision in [TK_FLOAT32, TK_BFLOAT16] {
+                    for (transposesA, transposesB) in [(false, true), (true, false)] {
+                        var c = ProductCase(m: m, n: n, k: k, batch: batch)
+                        (c.transposesA, c.transposesB, c.precision) = (transposesA, transposesB, precision)
+                        if transposesB { (c.hasBias, c.activation, c.keepsPreactivation) = (true, TK_GELU, true) }
+                        var last: (result: [Float], expected: [Double], what: String)?
+                        let result = sameForAnyThreadCount {
+                            last = c.run(seed: 7)
+                            return last!.result
+                        }
+                        expectClose(result, last!.expected, last!.what)
+                    }
+                }
+            }
+        }
+
+        @Test func infinitiesAndNaNsSurviveRounding() {
+            forEachLevel { _ in
+                let a: [Float] = [.nan, .infinity, 3.4e38, 1], b: [Float] = [1]
+                var c = [Float](repeating: 0, count: 4)
+                var product = tk_product()
+                (product.m, product.n, product.k, product.batch) = (4, 1, 1, 1)
+                (product.a_row, product.a_column, product.b_row, product.b_column, product.c_row) = (1, 1, 1, 1, 1)
+                (product.alpha, product.precision) = (1, TK_BFLOAT16)
+                a.withUnsafeBufferPointer { a in
+                    b.withUnsafeBufferPointer { b in
+                        c.withUnsafeMutableBufferPointer { c in
+                            (product.a, product.b, product.c) = (a.baseAddress, b.baseAddress, c.baseAddress)
+                            tk_multiply(&product)
+                        }
+                    }
+                }
+                #expect(c[0].isNaN)
+                #expect(c[1] == .infinity)
+                #expect(c[2] == roundedToBFloat16(3.4e38) || c[2] == .infinity)
+                #expect(c[3] == 1)
+            }
+        }
+    }
+}
