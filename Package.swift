@@ -35,8 +35,13 @@ let package = Package(
                 "TesseraTraining", .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             path: "Sources/Command"),
+        .testTarget(name: "KernelTests", dependencies: ["CKernels"]),
         .testTarget(name: "ModelTests", dependencies: ["TesseraModels", "TesseraIO"], resources: [.copy("Fixtures")]),
+        .testTarget(name: "DataTests", dependencies: ["TesseraData", "TesseraIO"], resources: [.copy("Fixtures")]),
         .testTarget(name: "IOTests", dependencies: ["TesseraIO"]),
+        .testTarget(name: "TrainingTests", dependencies: ["TesseraTraining"], resources: [.copy("Fixtures")]),
+        .testTarget(
+            name: "CommandTests", dependencies: ["TesseraIO", "tessera-command"], resources: [.copy("Snapshots")]),
     ],
     swiftLanguageModes: [.v6],
     cLanguageStandard: .gnu11
