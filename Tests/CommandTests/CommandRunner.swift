@@ -29,7 +29,7 @@ enum Command {
         process.arguments = arguments
         process.environment = ProcessInfo.processInfo.environment
             .merging(["COLUMNS": "100", "NO_COLOR": "1"]) { $1 }.merging(environment) { $1 }
-        for file in [output, errors] { FileManager.default.createFile(atPath: file.path, contents: nil) }
+        for file in [output, errors] { try Data().write(to: file) }
         process.standardOutput = try FileHandle(forWritingTo: output)
         process.standardError = try FileHandle(forWritingTo: errors)
         process.standardInput = FileHandle.nullDevice
@@ -54,7 +54,7 @@ enum Command {
 }
 
 /// A folder that goes with the value.
-final class Scratch {
+final class Scratch: Sendable {
     let path: String
 
     init() throws {

@@ -91,7 +91,7 @@ import Testing
                 let image = Tensor(repeating: 0.5, [2, side + extra, side + extra, configuration.channels])
                 let logits = model(image)
                 #expect(logits.shape == [2, 3])
-                #expect(logits.scalars.allSatisfy(\.isFinite))
+                #expect(logits.scalars.allSatisfy { $0.isFinite })
             }
         }
     }
