@@ -3,46 +3,81 @@
 #include "table.h"
 #include <string.h>
 
-enum { QUERIES = 64 };
+enum {
+    MOST_QUERIES = 96,          // of a block
+    QUERY_STEP = 12,            // rows that products take at a time
+    ENOUGH_HEADS = 16,          // images times heads; with fewer, blocks of queries are tasks of their own
+};
 
 typedef struct {
     const tk_attention *a;
+    int64_t block;              // queries of a block
     const float *out_gradient;
     float *q_gradient, *k_gradient, *v_gradient, *bias_gradient;
 } job;
 
+/// One head of one image, with right operands that its products share.
+typedef struct {
+    const tk_attention *a;
+    int64_t image, head, first, count;          // the current block of queries
+    const float *keys, *values, *transposed_keys, *transposed_values;   // packed
+    float *scratch;             // of products
+} view;
+
 static int64_t at(tk_strides s, int64_t image, int64_t head) { return image * s.batch + head * s.head; }
 
-static void multiply(const float *a, int64_t a_row, int64_t a_column, const float *b, int64_t b_row, int64_t b_column,
-                     float *c, int64_t c_row, int64_t m, int64_t n, int64_t k, float alpha, bool accumulate,
-                     tk_precision precision, float *scratch) {
-    tk_block t = {
-        .m = m, .n = n, .k = k, .a = {.data = a, .row = a_row, .column = a_column},
-        .b = {.data = b, .row = b_row, .column = b_column}, .c = c, .c_row = c_row, .alpha = alpha,
-        .accumulate = accumulate, .precision = precision,
-    };
-    tk_kernels()->product_block(&t, scratch);
+/// Blocks of equal size.
+static int64_t query_block(const tk_attention *a) {
+    const int64_t blocks = (a->queries + MOST_QUERIES - 1) / MOST_QUERIES;
+    return ((a->queries + blocks - 1) / blocks + QUERY_STEP - 1) / QUERY_STEP * QUERY_STEP;
 }
 
-/// Scratch that products of a head need.
+/// A product whose right operand is `packed`, or packed on the fly from `b` (then `packed` is NULL).
+static tk_block product(const tk_attention *a, int64_t m, int64_t n, int64_t k, const float *packed) {
+    return (tk_block){
+        .m = m, .n = n, .k = k, .packed_b = packed, .packed_columns = n, .alpha = 1, .precision = a->precision,
+    };
+}
+
+static tk_operand by_rows(const float *data, int64_t row) { return (tk_operand){.data = data, .row = row, .column = 1}; }
+
+static tk_operand by_columns(const float *data, int64_t column) {
+    return (tk_operand){.data = data, .row = 1, .column = column};
+}
+
+static int64_t packed_size(int64_t k, int64_t n) { return tk_kernels()->packed_right_size(n, k); }
+
+/// Packs a k x n operand to *next, which moves on behind it.
+static const float *pack(const tk_attention *a, tk_operand b, int64_t k, int64_t n, float **next) {
+    float *packed = *next;
+    const int64_t k_block = tk_k_block(k);
+    for (int64_t first = 0; first < k; first += k_block) {
+        const int64_t ks = k - first < k_block ? k - first : k_block;
+        tk_kernels()->pack_right(&b, n, first, ks, a->precision, packed + packed_size(first, n));
+    }
+    *next += (packed_size(k, n) + 15) / 16 * 16;
+    return packed;
+}
+
+/// Scratch of products that pack their right operand themselves: queries or gradients of the output.
 static int64_t product_scratch(const tk_attention *a) {
-    int64_t n = a->keys > a->head_size ? a->keys : a->head_size;
-    if (a->value_size > n) n = a->value_size;
-    tk_block t = {.n = n};
+    tk_block t = {.n = a->head_size > a->value_size ? a->head_size : a->value_size, .k = TK_K_BLOCK};
     return tk_block_scratch(&t);
 }
 
-/// Scores of some queries: scale * q k^T + bias.
-static void scores(const tk_attention *a, int64_t image, int64_t head, int64_t first, int64_t count, float *s,
-                   float *scratch) {
-    const float *q = a->q + at(a->q_strides, image, head) + first * a->q_strides.row;
-    const float *k = a->k + at(a->k_strides, image, head);
-    multiply(q, a->q_strides.row, 1, k, 1, a->k_strides.row, s, a->keys, count, a->keys, a->head_size, a->scale, false,
-             a->precision, scratch);
-    if (!a->bias) return;
-    const float *bias = a->bias + at(a->bias_strides, image, head) + first * a->bias_strides.row;
-    for (int64_t i = 0; i < count; i++)
-        for (int64_t j = 0; j < a->keys; j++) s[i * a->keys + j] += bias[i * a->bias_strides.row + j];
+/// Scores of the current queries: scale * q k^T + bias.
+static void scores(const view *v, float *s) {
+    const tk_attention *a = v->a;
+    tk_block t = product(a, v->count, a->keys, a->head_size, v->transposed_keys);
+    t.a = by_rows(a->q + at(a->q_strides, v->image, v->head) + v->first * a->q_strides.row, a->q_strides.row);
+    t.c = s;
+    t.c_row = a->keys;
+    t.alpha = a->scale;
+    if (a->bias) {
+        t.residual = a->bias + at(a->bias_strides, v->image, v->head) + v->first * a->bias_strides.row;
+        t.residual_row = a->bias_strides.row;
+    }
+    tk_kernels()->product_block(&t, v->scratch);
 }
 
 static uint64_t mask_seed(const tk_attention *a, int64_t image, int64_t head, int64_t query) {
@@ -51,76 +86,125 @@ static uint64_t mask_seed(const tk_attention *a, int64_t image, int64_t head, in
     return z ^ z >> 27;
 }
 
+static void forward_block(const view *v, float *s) {
+    const tk_attention *a = v->a;
+    scores(v, s);
+    for (int64_t i = 0; i < v->count; i++) {
+        float log_sum_exp, *row = s + i * a->keys;
+        tk_kernels()->softmax_in_place(row, a->keys, &log_sum_exp);
+        const int64_t query = v->first + i;
+        if (a->log_sum_exp) a->log_sum_exp[(v->image * a->heads + v->head) * a->queries + query] = log_sum_exp;
+        if (a->dropout > 0)
+            tk_kernels()->masked(row, row, a->keys, a->dropout, mask_seed(a, v->image, v->head, query));
+    }
+    tk_block t = product(a, v->count, a->value_size, a->keys, v->values);
+    t.a = by_rows(s, a->keys);
+    t.c = a->out + at(a->out_strides, v->image, v->head) + v->first * a->out_strides.row;
+    t.c_row = a->out_strides.row;
+    tk_kernels()->product_block(&t, v->scratch);
+}
+
+/// A whole head, or one block of its queries.
 static void forward_task(void *context, int64_t index, int worker) {
     (void)worker;
-    const tk_attention *a = ((const job *)context)->a;
-    const int64_t blocks = (a->queries + QUERIES - 1) / QUERIES;
-    const int64_t first = index % blocks * QUERIES, head = index / blocks % a->heads, image = index / blocks / a->heads;
-    const int64_t count = a->queries - first < QUERIES ? a->queries - first : QUERIES;
-    float *s = tk_scratch(QUERIES * a->keys + product_scratch(a)), *scratch = s + QUERIES * a->keys;
-    scores(a, image, head, first, count, s, scratch);
-    for (int64_t i = 0; i < count; i++) {
-        float log_sum_exp;
-        tk_kernels()->softmax_in_place(s + i * a->keys, a->keys, &log_sum_exp);
-        if (a->log_sum_exp) a->log_sum_exp[(image * a->heads + head) * a->queries + first + i] = log_sum_exp;
-        if (a->dropout > 0)
-            tk_kernels()->masked(s + i * a->keys, s + i * a->keys, a->keys, a->dropout,
-                                 mask_seed(a, image, head, first + i));
+    const job *j = context;
+    const tk_attention *a = j->a;
+    const int64_t tasks = a->batch * a->heads < ENOUGH_HEADS ? (a->queries + j->block - 1) / j->block : 1;
+    const int64_t score_count = j->block * a->keys;
+    float *s = tk_scratch(score_count + packed_size(a->head_size, a->keys) + packed_size(a->keys, a->value_size)
+                          + product_scratch(a) + 32);
+    float *next = s + score_count;
+    view v = {.a = a, .image = index / tasks / a->heads, .head = index / tasks % a->heads};
+    v.transposed_keys = pack(a, by_columns(a->k + at(a->k_strides, v.image, v.head), a->k_strides.row), a->head_size,
+                             a->keys, &next);
+    v.values = pack(a, by_rows(a->v + at(a->v_strides, v.image, v.head), a->v_strides.row), a->keys, a->value_size,
+                    &next);
+    v.scratch = next;
+    const int64_t end = tasks == 1 ? a->queries : (index % tasks + 1) * j->block;
+    for (v.first = index % tasks * j->block; v.first < end && v.first < a->queries; v.first += j->block) {
+        v.count = a->queries - v.first < j->block ? a->queries - v.first : j->block;
+        forward_block(&v, s);
     }
-    multiply(s, a->keys, 1, a->v + at(a->v_strides, image, head), a->v_strides.row, 1,
-             a->out + at(a->out_strides, image, head) + first * a->out_strides.row, a->out_strides.row, count,
-             a->value_size, a->keys, 1, false, a->precision, scratch);
 }
 
 void tk_attention_forward(const tk_attention *a) {
-    job j = {.a = a};
     if (a->keys == 0 || a->queries == 0) return;
-    tk_parallel(a->batch * a->heads * ((a->queries + QUERIES - 1) / QUERIES), forward_task, &j);
+    job j = {.a = a, .block = query_block(a)};
+    const int64_t heads = a->batch * a->heads;
+    tk_parallel(heads < ENOUGH_HEADS ? heads * ((a->queries + j.block - 1) / j.block) : heads, forward_task, &j);
+}
+
+/// p and g become the weights and the gradient of the scores of the current queries. Returns the weights after dropout.
+static const float *weights_and_gradient(const job *j, const view *v, float *p, float *dropped, float *g) {
+    const tk_attention *a = v->a;
+    const int64_t out_at = at(a->out_strides, v->image, v->head) + v->first * a->out_strides.row;
+    scores(v, p);
+    tk_block t = product(a, v->count, a->keys, a->value_size, v->transposed_values);
+    t.a = by_rows(j->out_gradient + out_at, a->out_strides.row);
+    t.c = g;
+    t.c_row = a->keys;
+    tk_kernels()->product_block(&t, v->scratch);
+    for (int64_t i = 0; i < v->count; i++) {
+        const int64_t row = i * a->keys, query = v->first + i, out_row = out_at + i * a->out_strides.row;
+        tk_kernels()->exp_minus(p + row, a->keys,
+                                a->log_sum_exp[(v->image * a->heads + v->head) * a->queries + query]);
+        if (a->dropout > 0) {
+            const uint64_t seed = mask_seed(a, v->image, v->head, query);
+            tk_kernels()->masked(p + row, dropped + row, a->keys, a->dropout, seed);
+            tk_kernels()->masked(g + row, g + row, a->keys, a->dropout, seed);
+        }
+        // The softmax's gradient is p (g - sum p g), and that sum is dy . y, dropout or not.
+        const float mean = tk_kernels()->dot(j->out_gradient + out_row, a->out + out_row, a->value_size);
+        tk_kernels()->softmax_gradient(p + row, g + row, a->keys, mean);
+    }
+    return a->dropout > 0 ? dropped : p;
+}
+
+/// c (+)= alpha * s^T b: sums over the current queries, for each key.
+static void sum_over_queries(const view *v, const float *s, const float *b, int64_t b_row, int64_t n, float alpha,
+                             float *c, int64_t c_row) {
+    tk_block t = product(v->a, v->a->keys, n, v->count, NULL);
+    t.a = by_columns(s, v->a->keys);
+    t.b = by_rows(b, b_row);
+    t.c = c;
+    t.c_row = c_row;
+    t.alpha = alpha;
+    t.accumulate = v->first > 0;
+    tk_kernels()->product_block(&t, v->scratch);
 }
 
 /// Gradients of one image and head: query blocks in order, so that sums over queries have one order.
 static void backward_head(const job *j, int64_t image, int64_t head) {
     const tk_attention *a = j->a;
-    const int64_t block = QUERIES * a->keys;
-    float *p = tk_scratch(3 * block + product_scratch(a)), *dropped = p + block, *g = dropped + block, *scratch = g + block;
-    const float *k = a->k + at(a->k_strides, image, head), *v = a->v + at(a->v_strides, image, head);
-    for (int64_t first = 0; first < a->queries; first += QUERIES) {
-        const int64_t count = a->queries - first < QUERIES ? a->queries - first : QUERIES;
-        const float *q = a->q + at(a->q_strides, image, head) + first * a->q_strides.row;
-        const int64_t out_at = at(a->out_strides, image, head) + first * a->out_strides.row;
-        const float *dy = j->out_gradient + out_at, *y = a->out + out_at;
-        scores(a, image, head, first, count, p, scratch);
-        // g = dy v^T: the gradient of the (dropped) weights.
-        multiply(dy, a->out_strides.row, 1, v, 1, a->v_strides.row, g, a->keys, count, a->keys, a->value_size, 1, false,
-                 a->precision, scratch);
-        float *weights = a->dropout > 0 ? dropped : p;
-        for (int64_t i = 0; i < count; i++) {
-            const int64_t row = i * a->keys;
-            tk_kernels()->exp_minus(p + row, a->keys,
-                                    a->log_sum_exp[(image * a->heads + head) * a->queries + first + i]);
-            if (a->dropout > 0) {
-                const uint64_t seed = mask_seed(a, image, head, first + i);
-                tk_kernels()->masked(p + row, dropped + row, a->keys, a->dropout, seed);
-                tk_kernels()->masked(g + row, g + row, a->keys, a->dropout, seed);
-            }
-            // The softmax's gradient: p (g - sum p g), and that sum is dy . y, dropout or not.
-            float mean = 0;
-            for (int64_t c = 0; c < a->value_size; c++)
-                mean += dy[i * a->out_strides.row + c] * y[i * a->out_strides.row + c];
-            tk_kernels()->softmax_gradient(p + row, g + row, a->keys, mean);
-        }
-        multiply(weights, 1, a->keys, dy, a->out_strides.row, 1, j->v_gradient + at(a->v_strides, image, head),
-                 a->v_strides.row, a->keys, a->value_size, count, 1, first > 0, a->precision, scratch);
-        multiply(g, a->keys, 1, k, a->k_strides.row, 1,
-                 j->q_gradient + at(a->q_strides, image, head) + first * a->q_strides.row, a->q_strides.row, count,
-                 a->head_size, a->keys, a->scale, false, a->precision, scratch);
-        multiply(g, 1, a->keys, q, a->q_strides.row, 1, j->k_gradient + at(a->k_strides, image, head), a->k_strides.row,
-                 a->keys, a->head_size, count, a->scale, first > 0, a->precision, scratch);
-        if (j->bias_gradient) {
-            float *sum = j->bias_gradient + at(a->bias_strides, image, head) + first * a->bias_strides.row;
-            for (int64_t i = 0; i < count; i++)
-                for (int64_t c = 0; c < a->keys; c++) sum[i * a->bias_strides.row + c] += g[i * a->keys + c];
-        }
+    const int64_t block = j->block * a->keys;
+    float *p = tk_scratch(3 * block + packed_size(a->head_size, a->keys) + packed_size(a->value_size, a->keys)
+                          + packed_size(a->keys, a->head_size) + product_scratch(a) + 48);
+    float *dropped = p + block, *g = dropped + block, *next = g + block;
+    const float *keys = a->k + at(a->k_strides, image, head), *values = a->v + at(a->v_strides, image, head);
+    view v = {.a = a, .image = image, .head = head};
+    v.transposed_keys = pack(a, by_columns(keys, a->k_strides.row), a->head_size, a->keys, &next);
+    v.transposed_values = pack(a, by_columns(values, a->v_strides.row), a->value_size, a->keys, &next);
+    v.keys = pack(a, by_rows(keys, a->k_strides.row), a->keys, a->head_size, &next);
+    v.scratch = next;
+    for (v.first = 0; v.first < a->queries; v.first += j->block) {
+        v.count = a->queries - v.first < j->block ? a->queries - v.first : j->block;
+        const float *weights = weights_and_gradient(j, &v, p, dropped, g);
+        const int64_t query_at = at(a->q_strides, image, head) + v.first * a->q_strides.row;
+        tk_block t = product(a, v.count, a->head_size, a->keys, v.keys);
+        t.a = by_rows(g, a->keys);
+        t.c = j->q_gradient + query_at;
+        t.c_row = a->q_strides.row;
+        t.alpha = a->scale;
+        tk_kernels()->product_block(&t, v.scratch);
+        sum_over_queries(&v, g, a->q + query_at, a->q_strides.row, a->head_size, a->scale,
+                         j->k_gradient + at(a->k_strides, image, head), a->k_strides.row);
+        sum_over_queries(&v, weights, j->out_gradient + at(a->out_strides, image, head) + v.first * a->out_strides.row,
+                         a->out_strides.row, a->value_size, 1, j->v_gradient + at(a->v_strides, image, head),
+                         a->v_strides.row);
+        if (!j->bias_gradient) continue;
+        float *sum = j->bias_gradient + at(a->bias_strides, image, head) + v.first * a->bias_strides.row;
+        for (int64_t i = 0; i < v.count; i++)
+            for (int64_t c = 0; c < a->keys; c++) sum[i * a->bias_strides.row + c] += g[i * a->keys + c];
     }
 }
 
@@ -144,8 +228,8 @@ static void shared_bias_task(void *context, int64_t index, int worker) {
 
 void tk_attention_backward(const tk_attention *a, const float *out_gradient, float *q_gradient, float *k_gradient,
                            float *v_gradient, float *bias_gradient) {
-    job j = {a, out_gradient, q_gradient, k_gradient, v_gradient, bias_gradient};
     if (a->keys == 0 || a->queries == 0) return;
+    job j = {a, query_block(a), out_gradient, q_gradient, k_gradient, v_gradient, bias_gradient};
     if (!bias_gradient) {
         tk_parallel(a->batch * a->heads, backward_task, &j);
         return;

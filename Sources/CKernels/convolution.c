@@ -1,4 +1,5 @@
 // Convolutions as products with the patches of the image, which are gathered while they are packed.
+#include "depthwise.h"
 #include "product.h"
 #include "table.h"
 
@@ -24,6 +25,10 @@ static tk_operand patch_operand(const tk_convolution *c, const tk_patches *p) {
 
 void tk_convolution_forward(const tk_convolution *c, const float *x, const float *weight, const float *bias,
                             tk_activation activation, float *preactivation, float *y) {
+    if (tk_is_depthwise(c)) {
+        tk_depthwise_forward(c, x, weight, bias, activation, preactivation, y);
+        return;
+    }
     const int64_t outputs = c->out_channels / c->groups;
     const int64_t depth = c->kernel_height * c->kernel_width * (c->in_channels / c->groups);
     for (int64_t g = 0; g < c->groups; g++) {
@@ -40,6 +45,10 @@ void tk_convolution_forward(const tk_convolution *c, const float *x, const float
 
 void tk_convolution_backward_input(const tk_convolution *c, const float *y_gradient, const float *weight,
                                    float *x_gradient) {
+    if (tk_is_depthwise(c)) {
+        tk_depthwise_backward_input(c, y_gradient, weight, x_gradient);
+        return;
+    }
     const int64_t outputs = c->out_channels / c->groups, channels = c->in_channels / c->groups;
     const int64_t places = c->kernel_height * c->kernel_width;
     float *turned = tk_allocate(places * outputs * channels + 1);
@@ -67,6 +76,10 @@ void tk_convolution_backward_input(const tk_convolution *c, const float *y_gradi
 
 void tk_convolution_backward_weight(const tk_convolution *c, const float *x, const float *y_gradient,
                                     float *weight_gradient) {
+    if (tk_is_depthwise(c)) {
+        tk_depthwise_backward_weight(c, x, y_gradient, weight_gradient);
+        return;
+    }
     const int64_t outputs = c->out_channels / c->groups;
     const int64_t depth = c->kernel_height * c->kernel_width * (c->in_channels / c->groups);
     for (int64_t g = 0; g < c->groups; g++) {

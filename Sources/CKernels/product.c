@@ -4,7 +4,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TASK_ROWS = 192, TASK_COLUMNS = 512, SPLIT_DEPTH = 2048, MOST_SPLITS = 32, PACK_ROWS = 256 };
+enum {
+    ROW_STEP = 48,              // a multiple of the rows that kernels take at a time, at every level
+    MOST_ROWS = 192,            // of a task
+    ENOUGH_TASKS = 24,
+    LEAST_COLUMNS = 192, MOST_COLUMNS = 768, SECOND_CACHE_FLOATS = 160 << 10,
+    PACK_COLUMNS = 128,         // of a packing task; a multiple of every panel's
+    MOST_SPLIT_RESULT = 256 << 10, MOST_SPLITS = 32,
+};
 
 float *tk_scratch(int64_t count) {
     static _Thread_local float *memory;
@@ -18,8 +25,8 @@ float *tk_scratch(int64_t count) {
 }
 
 int64_t tk_block_scratch(const tk_block *block) {
-    const int64_t left = 128 * 256;
-    return left + (block->packed_b ? 0 : tk_kernels()->packed_right_size(block->n, 256));
+    const int64_t left = ROW_STEP * (TK_K_BLOCK + 16);
+    return left + (block->packed_b ? 0 : tk_kernels()->packed_right_size(block->n, tk_k_block(block->k)));
 }
 
 typedef struct {
@@ -32,6 +39,8 @@ typedef struct {
     float *partial;                     // [splits][m][n]
 } job;
 
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
 static tk_operand shifted(tk_operand o, int64_t rows, int64_t columns) {
     if (o.patches) {
         o.first_row += rows;
@@ -42,50 +51,50 @@ static tk_operand shifted(tk_operand o, int64_t rows, int64_t columns) {
     return o;
 }
 
+/// Some columns of one k block of the right operand.
 static void pack_task(void *context, int64_t index, int worker) {
     (void)worker;
     const job *j = context;
-    const int64_t first = index * PACK_ROWS;
-    const int64_t ks = j->whole.k - first < PACK_ROWS ? j->whole.k - first : PACK_ROWS;
-    float *out = j->packed + tk_kernels()->packed_right_size(j->whole.n, 1) * first;
-    tk_kernels()->pack_right(&j->whole.b, j->whole.n, first, ks, j->whole.precision, out);
+    const int64_t n = j->whole.n, column_tasks = (n + PACK_COLUMNS - 1) / PACK_COLUMNS;
+    const int64_t column = index % column_tasks * PACK_COLUMNS, columns = least(n - column, PACK_COLUMNS);
+    const int64_t k_block = tk_k_block(j->whole.k), k = index / column_tasks * k_block, ks = least(j->whole.k - k, k_block);
+    const tk_operand b = shifted(j->whole.b, 0, column);
+    float *out = j->packed + tk_kernels()->packed_right_size(n, k) + column * ks;
+    tk_kernels()->pack_right(&b, columns, k, ks, j->whole.precision, out);
 }
 
-/// One block of rows and columns of one matrix of the batch.
+/// One block of rows and columns of one matrix of the batch, or of one part of its sums.
 static void product_task(void *context, int64_t index, int worker) {
     (void)worker;
     const job *j = context;
     tk_block t = j->whole;
-    const int64_t column = index % j->column_tasks * j->columns;
-    const int64_t row = index / j->column_tasks % j->row_tasks * j->rows;
-    const int64_t matrix = index / j->column_tasks / j->row_tasks;
-    t.m = t.m - row < j->rows ? t.m - row : j->rows;
-    t.n = t.n - column < j->columns ? t.n - column : j->columns;
-    t.a = shifted(t.a, row, 0);
-    t.b = shifted(t.b, 0, column);
+    // Rows change fastest: the tasks that a thread takes one after the other share their part of b in its caches.
+    const int64_t row = index % j->row_tasks * j->rows;
+    const int64_t column = index / j->row_tasks % j->column_tasks * j->columns;
+    const int64_t matrix_or_split = index / j->row_tasks / j->column_tasks;
+    const int64_t matrix = j->splits > 1 ? 0 : matrix_or_split, split = j->splits > 1 ? matrix_or_split : 0;
+    const int64_t first_k = split * j->split_depth;
+    t.m = least(t.m - row, j->rows);
+    t.n = least(t.n - column, j->columns);
+    t.k = least(t.k - first_k, j->split_depth);
+    t.a = shifted(t.a, row, first_k);
+    t.b = shifted(t.b, first_k, column);
     if (!t.a.patches) t.a.data += matrix * j->a_batch;
     if (!t.b.patches) t.b.data += matrix * j->b_batch;
-    const int64_t offset = matrix * j->c_batch + row * t.c_row + column;
-    t.c += offset;
-    if (t.preactivation) t.preactivation += offset;
+    if (j->splits > 1) {
+        t.c = j->partial + (split * j->whole.m + row) * j->whole.n + column;
+        t.c_row = j->whole.n;
+        t.accumulate = false;
+    } else {
+        const int64_t offset = matrix * j->c_batch + row * t.c_row + column;
+        t.c += offset;
+        if (t.preactivation) t.preactivation += offset;
+    }
     if (t.bias) t.bias += column;
     if (t.residual) t.residual += matrix * j->residual_batch + row * t.residual_row + column;
     t.packed_b = j->packed;
-    tk_kernels()->product_block(&t, tk_scratch(tk_block_scratch(&t)));
-}
-
-/// One range of k, over all rows and columns.
-static void split_task(void *context, int64_t index, int worker) {
-    (void)worker;
-    const job *j = context;
-    tk_block t = j->whole;
-    const int64_t first = index * j->split_depth;
-    t.k = t.k - first < j->split_depth ? t.k - first : j->split_depth;
-    t.a = shifted(t.a, 0, first);
-    t.b = shifted(t.b, first, 0);
-    t.c = j->partial + index * t.m * t.n;
-    t.c_row = t.n;
-    t.accumulate = false;
+    t.packed_columns = j->whole.n;
+    t.packed_first = column;
     tk_kernels()->product_block(&t, tk_scratch(tk_block_scratch(&t)));
 }
 
@@ -106,35 +115,47 @@ static bool has_epilogue(const tk_block *t) {
     return t->bias || t->activation != TK_IDENTITY || t->residual || t->preactivation;
 }
 
+/// Divides the result into tasks: columns so that their part of b stays in the second cache, rows so that there are
+/// enough tasks. A small result of long sums, such as a weight's gradient, is divided by ranges of k as well.
+static void divide(job *j, int64_t batch) {
+    const tk_block *t = &j->whole;
+    const bool splits = batch == 1 && !has_epilogue(t) && t->k >= 3 * TK_K_BLOCK && t->m * t->n <= MOST_SPLIT_RESULT;
+    j->splits = splits ? least((t->k + TK_K_BLOCK - 1) / TK_K_BLOCK, MOST_SPLITS) : 1;
+    j->split_depth = (t->k + j->splits - 1) / j->splits;
+    if (splits) j->splits = (t->k + j->split_depth - 1) / j->split_depth;
+
+    int64_t columns = t->k > 0 ? SECOND_CACHE_FLOATS / j->split_depth : MOST_COLUMNS;
+    columns = columns < LEAST_COLUMNS ? LEAST_COLUMNS : least(columns, MOST_COLUMNS);
+    j->column_tasks = (t->n + columns - 1) / columns;
+    j->columns = ((t->n + j->column_tasks - 1) / j->column_tasks + 63) / 64 * 64;
+    j->column_tasks = (t->n + j->columns - 1) / j->columns;
+    const int64_t others = batch * j->splits * j->column_tasks, wanted = (ENOUGH_TASKS + others - 1) / others;
+    j->rows = ((t->m + wanted - 1) / wanted + ROW_STEP - 1) / ROW_STEP * ROW_STEP;
+    j->rows = least(j->rows, MOST_ROWS);
+    j->row_tasks = (t->m + j->rows - 1) / j->rows;
+}
+
 /// A product of `batch` pairs of matrices; the job's operands and batch strides are set.
 static void run(job *j, int64_t batch) {
-    tk_block *t = &j->whole;
+    const tk_block *t = &j->whole;
     if (t->m == 0 || t->n == 0 || batch == 0) return;
-    j->rows = TASK_ROWS;
-    j->columns = t->n;
-    // Few rows: divide the columns instead, so that all threads have something to do.
-    if (t->m < 4 * TASK_ROWS && t->n >= 2 * TASK_COLUMNS) j->columns = TASK_COLUMNS;
-    if (batch == 1 && t->m <= 4 * TASK_ROWS && t->m >= 24) j->rows = (t->m + 95) / 96 * 24;
-    j->row_tasks = (t->m + j->rows - 1) / j->rows;
-    j->column_tasks = (t->n + j->columns - 1) / j->columns;
-    if (batch == 1 && !has_epilogue(t) && t->k >= 2 * SPLIT_DEPTH && t->m * t->n <= 1 << 21) {
-        j->splits = t->k / SPLIT_DEPTH < MOST_SPLITS ? t->k / SPLIT_DEPTH : MOST_SPLITS;
-        j->split_depth = (t->k + j->splits - 1) / j->splits;
-        j->splits = (t->k + j->split_depth - 1) / j->split_depth;
-        j->partial = tk_allocate(j->splits * t->m * t->n);
-        tk_parallel(j->splits, split_task, j);
-        tk_parallel(t->m, sum_task, j);
-        tk_release(j->partial, j->splits * t->m * t->n);
-        return;
-    }
+    divide(j, batch);
     int64_t packed = 0;
-    if (batch == 1 && j->column_tasks == 1 && j->row_tasks > 1) {
+    const int64_t partial = j->splits > 1 ? j->splits * t->m * t->n : 0;
+    if (partial > 0) {
+        j->partial = tk_allocate(partial);
+    } else if ((batch == 1 || j->b_batch == 0) && j->row_tasks * batch > 1 && t->k > 0) {
         packed = tk_kernels()->packed_right_size(t->n, t->k);
-        j->packed = tk_allocate(packed > 0 ? packed : 1);
-        tk_parallel((t->k + PACK_ROWS - 1) / PACK_ROWS, pack_task, j);
+        j->packed = tk_allocate(packed);
+        const int64_t k_block = tk_k_block(t->k);
+        tk_parallel((t->k + k_block - 1) / k_block * ((t->n + PACK_COLUMNS - 1) / PACK_COLUMNS), pack_task, j);
     }
-    tk_parallel(batch * j->row_tasks * j->column_tasks, product_task, j);
-    if (j->packed) tk_release(j->packed, packed > 0 ? packed : 1);
+    tk_parallel(batch * j->splits * j->row_tasks * j->column_tasks, product_task, j);
+    if (partial > 0) {
+        tk_parallel(t->m, sum_task, j);
+        tk_release(j->partial, partial);
+    }
+    if (packed > 0) tk_release(j->packed, packed);
 }
 
 void tk_multiply(const tk_product *p) {

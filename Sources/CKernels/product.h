@@ -21,11 +21,13 @@ typedef struct {
     int64_t first_row, first_column;                        // offsets into patches
 } tk_operand;
 
-/// c = epilogue(a x b) for one thread. b may be packed beforehand (tk_pack_right), as is cheaper when many blocks share it.
+/// c = epilogue(a x b) for one thread. b may be packed beforehand (pack_right for each k block), as is cheaper when many
+/// blocks share it.
 typedef struct {
     int64_t m, n, k;
     tk_operand a, b;
-    const float *packed_b;
+    const float *packed_b;                                  // or NULL; of packed_columns, from packed_first on
+    int64_t packed_columns, packed_first;
     float *c;
     int64_t c_row;
     float alpha;
@@ -37,6 +39,15 @@ typedef struct {
     int64_t residual_row;
     tk_precision precision;
 } tk_block;
+
+/// The longest range of k whose packed operands fit the caches.
+enum { TK_K_BLOCK = 384 };
+
+/// The ranges of k that a product takes at a time: equal ones.
+static inline int64_t tk_k_block(int64_t k) {
+    const int64_t blocks = (k + TK_K_BLOCK - 1) / TK_K_BLOCK;
+    return blocks > 1 ? (k + blocks - 1) / blocks : k;
+}
 
 /// A product of operands of any kind, on all threads.
 void tk_multiply_block(const tk_block *block);

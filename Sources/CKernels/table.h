@@ -1,6 +1,6 @@
 // The table of kernels: one instance for each instruction set, filled in kernels/all.h.
 #pragma once
-#include "product.h"
+#include "depthwise.h"
 
 /// What an Adam step multiplies by, worked out once.
 struct tk_adam_factors {
@@ -13,6 +13,7 @@ struct tk_table {
 #include "kernels/optimizer.def"
 #include "kernels/product.def"
 #include "kernels/attention.def"
+#include "kernels/depthwise.def"
 #undef X
 };
 

@@ -11,6 +11,7 @@
 #include "optimizer.h"
 #include "product.h"
 #include "attention.h"
+#include "depthwise.h"
 
 const struct tk_table TK_KERNEL(tk_table) = {
 #define X(result, name, arguments) .name = TK_KERNEL(name),
@@ -18,5 +19,6 @@ const struct tk_table TK_KERNEL(tk_table) = {
 #include "optimizer.def"
 #include "product.def"
 #include "attention.def"
+#include "depthwise.def"
 #undef X
 };

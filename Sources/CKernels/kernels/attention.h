@@ -41,3 +41,12 @@ static void TK_KERNEL(softmax_gradient)(const float *weights, float *gradient, i
     for (; i + TK_WIDTH <= count; i += TK_WIDTH) store(gradient + i, load(weights + i) * (load(gradient + i) - mean));
     for (; i < count; i++) gradient[i] = weights[i] * (gradient[i] - mean);
 }
+
+static float TK_KERNEL(dot)(const float *a, const float *b, int64_t count) {
+    vfloat sums = 0;
+    int64_t i = 0;
+    for (; i + TK_WIDTH <= count; i += TK_WIDTH) sums = fma_(load(a + i), load(b + i), sums);
+    float sum = vsum(sums);
+    for (; i < count; i++) sum += a[i] * b[i];
+    return sum;
+}

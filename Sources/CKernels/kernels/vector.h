@@ -28,6 +28,13 @@ TK_INLINE void store_first(float *p, vfloat v, int64_t count) {
     for (int i = 0; i < TK_WIDTH; i++) if (i < count) p[i] = v[i];
 }
 
+TK_INLINE vfloat load_up_to(const float *p, int64_t count) {
+    return count >= TK_WIDTH ? load(p) : load_first(p, count);
+}
+TK_INLINE void store_up_to(float *p, vfloat v, int64_t count) {
+    if (count >= TK_WIDTH) store(p, v); else store_first(p, v, count);
+}
+
 /// a * b + c in one expression: fused where the instruction set has it. (The builtin would call the C library for every
 /// lane where it has not.)
 TK_INLINE vfloat fma_(vfloat a, vfloat b, vfloat c) { return a * b + c; }

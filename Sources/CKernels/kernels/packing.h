@@ -1,0 +1,230 @@
+// Copies of operands in the order in which the product's innermost loop reads them.
+
+/// To the nearest bfloat16, ties to even, kept as float32. A NaN stays a NaN.
+TK_INLINE vfloat round_to_bfloat16(vfloat x) {
+    const vuint bits = (vuint)vbits(x);
+    const vuint rounded = bits + 0x7FFF + (bits >> 16 & 1), quiet = bits | 0x400000;
+    return vfrom_bits((vint)(((x != x) ? quiet : rounded) & 0xFFFF0000));
+}
+
+/// `count` floats of whole vectors.
+TK_INLINE void round_in_place(float *values, int64_t count) {
+    for (int64_t i = 0; i < count; i += TK_WIDTH) store(values + i, round_to_bfloat16(load(values + i)));
+}
+
+/// A copy without the call that a small memcpy of unknown size is.
+TK_INLINE void copy_floats(float *to, const float *from, int64_t count) {
+    if (count >= TK_WIDTH) {
+        for (int64_t i = 0; i < count - TK_WIDTH; i += TK_WIDTH) store(to + i, load(from + i));
+        store(to + count - TK_WIDTH, load(from + count - TK_WIDTH));    // overlaps the one before
+    } else {
+        for (int64_t i = 0; i < count; i++) to[i] = from[i];
+    }
+}
+
+TK_INLINE void fill_zero(float *to, int64_t count) {
+    int64_t i = 0;
+    for (; i + TK_WIDTH <= count; i += TK_WIDTH) store(to + i, (vfloat)0.0f);
+    for (; i < count; i++) to[i] = 0;
+}
+
+#if TK_WIDTH == 16
+#define TK_LOW_HALVES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define TK_HIGH_HALVES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#elif TK_WIDTH == 8
+#define TK_LOW_HALVES 0, 8, 1, 9, 2, 10, 3, 11
+#define TK_HIGH_HALVES 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define TK_LOW_HALVES 0, 4, 1, 5
+#define TK_HIGH_HALVES 2, 6, 3, 7
+#endif
+
+/// Transposes a square of TK_WIDTH rows. Each round is a perfect shuffle of the whole square, which moves the lowest bit
+/// of the column's number into the row's.
+TK_INLINE void transpose(vfloat square[TK_WIDTH]) {
+#pragma clang loop unroll(full)
+    for (int round = 1; round < TK_WIDTH; round *= 2) {
+        vfloat shuffled[TK_WIDTH];
+#pragma clang loop unroll(full)
+        for (int i = 0; i < TK_WIDTH / 2; i++) {
+            shuffled[2 * i] = __builtin_shufflevector(square[i], square[i + TK_WIDTH / 2], TK_LOW_HALVES);
+            shuffled[2 * i + 1] = __builtin_shufflevector(square[i], square[i + TK_WIDTH / 2], TK_HIGH_HALVES);
+        }
+#pragma clang loop unroll(full)
+        for (int i = 0; i < TK_WIDTH; i++) square[i] = shuffled[i];
+    }
+}
+
+/// Where a row of a patch matrix lies in the images. Rows are visited in order, so that only the first one divides.
+typedef struct {
+    int64_t x, y, image;
+} patch_place;
+
+TK_INLINE patch_place patch_place_at(const tk_patches *p, int64_t row) {
+    const int64_t line = row / p->places_width;
+    return (patch_place){row % p->places_width, line % p->places_height, line / p->places_height};
+}
+
+TK_INLINE void advance(const tk_patches *p, patch_place *place) {
+    if (++place->x < p->places_width) return;
+    place->x = 0;
+    if (++place->y < p->places_height) return;
+    place->y = 0;
+    place->image++;
+}
+
+/// The coordinate in the image for a kernel offset, or -1 where there is none.
+TK_INLINE int64_t image_coordinate(bool is_transposed, int64_t place, int64_t offset, int64_t pad, int64_t stride,
+                                   int64_t extent) {
+    int64_t i;
+    if (is_transposed) {
+        i = place + pad - offset;
+        if (stride > 1 && i >= 0) {
+            const uint32_t quotient = (uint32_t)i / (uint32_t)stride;
+            i = quotient * stride == i ? (int64_t)quotient : -1;
+        }
+    } else {
+        i = place * stride - pad + offset;
+    }
+    return i < extent ? i : -1;
+}
+
+/// Copies `count` columns of a row of a patch matrix, beginning at channel `channel` of kernel place (ky, kx); what lies
+/// outside the image is zero.
+TK_INLINE void gather_patch(const tk_patches *p, patch_place place, int64_t ky, int64_t kx, int64_t channel,
+                            int64_t count, float *out) {
+    const tk_convolution *c = p->c;
+    const bool is_transposed = p->is_transposed_convolution;
+    const float *image = p->image + place.image * p->image_height * p->image_width * p->image_channels;
+    // Neighbouring kernel columns are neighbours in the image too: inside it, a whole kernel row is one run.
+    const bool joins_columns = !is_transposed && c->dilation_width == 1 && p->group_channels == p->image_channels;
+    while (count > 0) {
+        const int64_t y = image_coordinate(is_transposed, place.y, ky * c->dilation_height, c->pad_top,
+                                           c->stride_height, p->image_height);
+        const int64_t x = image_coordinate(is_transposed, place.x, kx * c->dilation_width, c->pad_left,
+                                           c->stride_width, p->image_width);
+        int64_t columns = 1;
+        if (joins_columns && x >= 0 && x + c->kernel_width - kx <= p->image_width) columns = c->kernel_width - kx;
+        int64_t run = columns * p->group_channels - channel;
+        if (run > count) run = count;
+        if (y >= 0 && x >= 0) copy_floats(out, image + (y * p->image_width + x) * p->image_channels + channel, run);
+        else fill_zero(out, run);
+        out += run;
+        count -= run;
+        channel = 0;
+        kx += columns;
+        if (kx == c->kernel_width) {
+            kx = 0;
+            ky++;
+        }
+    }
+}
+
+/// Rows first_k ..< first_k + ks of patches as panels.
+static void pack_patches(const tk_operand *b, int64_t n, int64_t first_k, int64_t ks, float *packed) {
+    enum { most = 32 * PANEL };
+    const tk_patches *p = b->patches;
+    for (int64_t n0 = 0; n0 < n; n0 += most) {
+        const int64_t width = n - n0 < most ? n - n0 : most, padded = (width + PANEL - 1) / PANEL * PANEL;
+        const int64_t column = b->first_column + n0, kernel_place = column / p->group_channels;
+        const int64_t ky = kernel_place / p->c->kernel_width, kx = kernel_place % p->c->kernel_width;
+        patch_place place = patch_place_at(p, b->first_row + first_k);
+        float row[most];
+        fill_zero(row + padded - PANEL, PANEL);
+        for (int64_t k = 0; k < ks; k++, advance(p, &place)) {
+            gather_patch(p, place, ky, kx, column % p->group_channels, width, row);
+            for (int64_t j = 0; j < padded; j += PANEL)
+                memcpy(packed + (n0 + j) * ks + k * PANEL, row + j, PANEL * sizeof(float));
+        }
+    }
+}
+
+/// One panel of `width` columns from an array whose columns lie apart and whose rows are neighbours.
+TK_INLINE void pack_transposed(const float *source, int64_t column, int64_t width, int64_t ks, float *out) {
+    for (int64_t j0 = 0; j0 < width; j0 += TK_WIDTH) {
+        const int64_t columns = width - j0 < TK_WIDTH ? width - j0 : TK_WIDTH;
+        int64_t k = 0;
+        for (; k + TK_WIDTH <= ks; k += TK_WIDTH) {
+            vfloat square[TK_WIDTH];
+#pragma clang loop unroll(full)
+            for (int j = 0; j < TK_WIDTH; j++)
+                square[j] = j < columns ? load(source + (j0 + j) * column + k) : (vfloat)0.0f;
+            transpose(square);
+#pragma clang loop unroll(full)
+            for (int i = 0; i < TK_WIDTH; i++) store(out + (k + i) * PANEL + j0, square[i]);
+        }
+        for (; k < ks; k++)
+            for (int64_t j = j0; j < j0 + columns; j++) out[k * PANEL + j] = source[j * column + k];
+    }
+}
+
+static int64_t TK_KERNEL(packed_right_size)(int64_t n, int64_t k) { return (n + PANEL - 1) / PANEL * PANEL * k; }
+
+/// Rows first_k ..< first_k + ks of the right operand as panels, [panel][k][PANEL], zeros beyond the last column.
+static void TK_KERNEL(pack_right)(const tk_operand *b, int64_t n, int64_t first_k, int64_t ks, tk_precision precision,
+                                  float *packed) {
+    if (b->patches) {
+        pack_patches(b, n, first_k, ks, packed);
+    } else {
+        for (int64_t j = 0; j < n; j += PANEL) {
+            float *out = packed + j * ks;
+            const int64_t width = n - j < PANEL ? n - j : PANEL;
+            const float *source = b->data + first_k * b->row + j * b->column;
+            if (width < PANEL) fill_zero(out, PANEL * ks);
+            if (b->column == 1) {
+                for (int64_t k = 0; k < ks; k++) copy_floats(out + k * PANEL, source + k * b->row, width);
+            } else if (b->row == 1) {
+                pack_transposed(source, b->column, width, ks, out);
+            } else {
+                for (int64_t k = 0; k < ks; k++)
+                    for (int64_t i = 0; i < width; i++) out[k * PANEL + i] = source[k * b->row + i * b->column];
+            }
+        }
+    }
+    if (precision == TK_BFLOAT16) round_in_place(packed, (n + PANEL - 1) / PANEL * PANEL * ks);
+}
+
+/// Rows first ..< first + rows of the left operand for k in first_k ..< first_k + ks. Row by row, LEFT_STRIDE apart; but
+/// if rows are the contiguous direction, as for the transpose of a matrix, groups of [k][ROWS].
+static void pack_left(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks,
+                      tk_precision precision, float *packed) {
+    const int64_t padded = (rows + ROWS - 1) / ROWS * ROWS;
+    if (a->patches) {
+        const tk_patches *p = a->patches;
+        const int64_t column = a->first_column + first_k, kernel_place = column / p->group_channels;
+        const int64_t ky = kernel_place / p->c->kernel_width, kx = kernel_place % p->c->kernel_width;
+        patch_place place = patch_place_at(p, a->first_row + first);
+        for (int64_t i = 0; i < rows; i++, advance(p, &place))
+            gather_patch(p, place, ky, kx, column % p->group_channels, ks, packed + i * LEFT_STRIDE);
+    } else if (lies_by_columns(a)) {
+        for (int64_t i = 0; i < rows; i += ROWS) {
+            const float *source = a->data + first + i + first_k * a->column;
+            float *out = packed + i * LEFT_STRIDE;
+            const int64_t count = rows - i < ROWS ? rows - i : ROWS;
+            if (count < ROWS) {
+                fill_zero(out, ROWS * ks);
+                for (int64_t k = 0; k < ks; k++)
+                    for (int64_t r = 0; r < count; r++) out[k * ROWS + r] = source[k * a->column + r];
+            } else {
+                for (int64_t k = 0; k < ks; k++)
+                    memcpy(out + k * ROWS, source + k * a->column, ROWS * sizeof(float));
+            }
+        }
+        if (precision == TK_BFLOAT16) {
+            for (int64_t i = 0; i < padded; i += ROWS)
+                round_in_place(packed + i * LEFT_STRIDE, (ROWS * ks + TK_WIDTH - 1) / TK_WIDTH * TK_WIDTH);
+        }
+        return;
+    } else {
+        for (int64_t i = 0; i < rows; i++) {
+            const float *source = a->data + (first + i) * a->row + first_k * a->column;
+            float *out = packed + i * LEFT_STRIDE;
+            if (a->column == 1) copy_floats(out, source, ks);
+            else for (int64_t k = 0; k < ks; k++) out[k] = source[k * a->column];
+        }
+    }
+    for (int64_t i = rows; i < padded; i++) fill_zero(packed + i * LEFT_STRIDE, ks);
+    if (precision == TK_BFLOAT16)
+        for (int64_t i = 0; i < rows; i++)
+            round_in_place(packed + i * LEFT_STRIDE, (ks + TK_WIDTH - 1) / TK_WIDTH * TK_WIDTH);
+}
