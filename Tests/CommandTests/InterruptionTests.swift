@@ -51,7 +51,8 @@ import Testing
             let result = try Command.run("train", "--resume", path, "--quiet")
             #expect(result.status == 0, "\(result.errors)")
             #expect(try Self.weights(path) == whole)
-            let rows = try String(contentsOfFile: path + "/metrics.csv", encoding: .utf8).split(separator: "\n")
+            let rows = try String(contentsOfFile: path + "/metrics.csv", encoding: .utf8)
+                .split(whereSeparator: \.isNewline)
             #expect(rows.count == 5)
         }
     }

@@ -23,7 +23,7 @@ import Testing
             "report.html",
         ] { #expect(names.contains(name), "\(name)") }
         #expect(names.contains { $0.hasPrefix("events.out.tfevents.") })
-        let rows = try String(contentsOfFile: Self.run + "/metrics.csv", encoding: .utf8).split(separator: "\n")
+        let rows = try String(contentsOfFile: Self.run + "/metrics.csv", encoding: .utf8).split(whereSeparator: \.isNewline)
         #expect(rows.count == 7 && rows[0].hasPrefix("step,epoch,train_loss"))
         let page = try String(contentsOfFile: Self.run + "/report.html", encoding: .utf8)
         #expect(page.contains("<svg") && page.contains("data:image/png") && !page.contains("http://cdn"))
