@@ -36,6 +36,7 @@ let package = Package(
             ],
             path: "Sources/Command"),
         .testTarget(name: "KernelTests", dependencies: ["CKernels"]),
+        .testTarget(name: "TesseraTests", dependencies: ["Tessera", "CKernels"]),
         .testTarget(name: "ModelTests", dependencies: ["TesseraModels", "TesseraIO"], resources: [.copy("Fixtures")]),
         .testTarget(name: "DataTests", dependencies: ["TesseraData", "TesseraIO"], resources: [.copy("Fixtures")]),
         .testTarget(name: "IOTests", dependencies: ["TesseraIO"]),

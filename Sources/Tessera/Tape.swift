@@ -1,3 +1,5 @@
+import CKernels
+
 /// One recorded value: a leaf (parameter or traced input) or the result of an operation.
 package final class Node: @unchecked Sendable {
     package let operation: (any Operation)?
@@ -131,12 +133,20 @@ public struct Gradients {
 
     mutating func take(_ node: Node) -> Tensor? { values.removeValue(forKey: ObjectIdentifier(node))?.gradient }
 
+    /// Adds in place where nobody else sees the sum: its memory is this dictionary's alone, unless the first gradient
+    /// was passed on as it came (by an addition, a reshape, or the caller's cotangent).
     mutating func add(_ gradient: Tensor, to node: Node) {
         let key = ObjectIdentifier(node)
-        if let sum = values.removeValue(forKey: key) {
-            values[key] = (node, sum.gradient + gradient)
-        } else {
+        guard var storage = values[key]?.gradient.storage else {
             values[key] = (node, gradient)
+            return
+        }
+        values[key] = nil
+        if isKnownUniquelyReferenced(&storage) && storage.isOwned {
+            withExtendedLifetime(gradient) { tk_accumulate(storage.pointer, gradient.pointer, Int64(gradient.count)) }
+            values[key] = (node, Tensor(shape: gradient.shape, storage: storage))
+        } else {
+            values[key] = (node, Tensor(shape: gradient.shape, storage: storage) + gradient)
         }
     }
 }

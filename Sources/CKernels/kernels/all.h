@@ -8,6 +8,8 @@
 #define TK_JOIN_(a, b) a##_##b
 
 #include "elementwise.h"
+#include "axis.h"
+#include "normalization.h"
 #include "optimizer.h"
 #include "product.h"
 #include "attention.h"
@@ -16,6 +18,8 @@
 const struct tk_table TK_KERNEL(tk_table) = {
 #define X(result, name, arguments) .name = TK_KERNEL(name),
 #include "elementwise.def"
+#include "axis.def"
+#include "normalization.def"
 #include "optimizer.def"
 #include "product.def"
 #include "attention.def"
