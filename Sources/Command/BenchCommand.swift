@@ -52,7 +52,9 @@ struct BenchCommand: Verb {
         network.initialize(seed: 0)
         let load = Date().timeIntervalSince(loadStart)
         var generator = RandomGenerator(seed: 1)
-        let images = Tensor([batch, configuration.imageSize.height, configuration.imageSize.width, configuration.channels]) {
+        let images = Tensor([
+            batch, configuration.imageSize.height, configuration.imageSize.width, configuration.channels,
+        ]) {
             for i in $0.indices { $0[i] = generator.normal() }
         }
         let precision = compute.precision ?? (train ? .automatic : .float32)
@@ -80,7 +82,8 @@ struct BenchCommand: Verb {
         if json { return printJSON(JSON(members)) }
         print(
             String(
-                format: "%@  batch %d  %@  %d threads (%@)  %@: median %.2f ms, min %.2f ms, %.1f images/s, %.1f GFLOP/s, %.0f MB",
+                format:
+                    "%@  batch %d  %@  %d threads (%@)  %@: median %.2f ms, min %.2f ms, %.1f images/s, %.1f GFLOP/s, %.0f MB",
                 model, batch, precision.rawValue, Processor.threads, Processor.instructionSet,
                 train ? "training step" : "forward", median, times[0], 1000 * Double(batch) / median,
                 2e-6 * Double(work) / median, peakMemory))

@@ -43,10 +43,12 @@ struct DataCommand: Verb {
             data.map { (name, DatasetReport(scanning: $0)) }
         }
         if json {
-            printJSON(JSON([
-                "name": .string(source.name), "path": .string(source.path), "format": .string(source.format.rawValue),
-                "splits": .object(splits.map { JSON.Member($0, $1.json) }),
-            ]), indented: true)
+            printJSON(
+                JSON([
+                    "name": .string(source.name), "path": .string(source.path),
+                    "format": .string(source.format.rawValue),
+                    "splits": .object(splits.map { JSON.Member($0, $1.json) }),
+                ]), indented: true)
         } else {
             print("\(source.name): \(source.format.rawValue), \(source.path)")
             for (name, check) in splits { show(name, check) }

@@ -80,7 +80,8 @@ extension TrainedModel {
     func require(_ classes: [String], from data: String) throws {
         guard classes.count <= configuration.classCount else {
             throw DataError(
-                data, "has \(classes.count) classes, the model knows \(configuration.classCount); expected at most as many")
+                data,
+                "has \(classes.count) classes, the model knows \(configuration.classCount); expected at most as many")
         }
     }
 }

@@ -5,7 +5,8 @@ import TesseraModels
 
 struct ForwardCommand: Verb {
     static let configuration = CommandConfiguration(
-        commandName: "forward", abstract: "Raw tensors in, raw tensors out: holds a model against its PyTorch original.",
+        commandName: "forward",
+        abstract: "Raw tensors in, raw tensors out: holds a model against its PyTorch original.",
         discussion: """
             The fixture's metadata name the model (system, reference, config), its tensors are param.KEY, input and
             cotangent, in PyTorch's layout. The output file has output and, with --gradients, grad_input and grad.KEY.

@@ -24,7 +24,9 @@ struct ModelsCommand: Verb {
         if let exact = entries.first(where: { $0.1.name == text }), json {
             return printJSON(description(exact.0, exact.1), indented: true)
         }
-        guard !entries.isEmpty else { throw UnknownModelError(name: text, nearest: nearestNames(to: text, in: Registry.entries.map(\.name))) }
+        guard !entries.isEmpty else {
+            throw UnknownModelError(name: text, nearest: nearestNames(to: text, in: Registry.entries.map(\.name)))
+        }
         if json { return printJSON(.array(entries.map(description)), indented: true) }
         let rows = entries.map { system, entry -> [String] in
             let size = entry.measure()

@@ -74,14 +74,17 @@ struct PredictCommand: Verb {
             if json {
                 let predictions = order.map { index in
                     JSON([
-                        "label": .string(labels[index]), "index": JSON(index), "probability": JSON(Double(scores[index])),
+                        "label": .string(labels[index]), "index": JSON(index),
+                        "probability": JSON(Double(scores[index])),
                     ])
                 }
-                printJSON(JSON([
-                    "file": .string(file), "predictions": .array(predictions), "milliseconds": JSON(milliseconds),
-                ]))
+                printJSON(
+                    JSON([
+                        "file": .string(file), "predictions": .array(predictions), "milliseconds": JSON(milliseconds),
+                    ]))
             } else {
-                print("\(file): " + order.map { "\(labels[$0]) \(percent(Double(scores[$0])))" }.joined(separator: ", "))
+                print(
+                    "\(file): " + order.map { "\(labels[$0]) \(percent(Double(scores[$0])))" }.joined(separator: ", "))
             }
         }
         if failures > 0 { throw ExitCode(1) }

@@ -81,7 +81,8 @@ public struct UnknownModelError: Error, Equatable, CustomStringConvertible {
     public init(name: String, nearest: [String]) { (self.name, self.nearest) = (name, nearest) }
 
     public var description: String {
-        let advice = nearest.isEmpty ? "`tessera models` lists them all" : "did you mean \(nearest.joined(separator: ", "))?"
+        let advice =
+            nearest.isEmpty ? "`tessera models` lists them all" : "did you mean \(nearest.joined(separator: ", "))?"
         return "unknown model \(name): \(advice)"
     }
 }

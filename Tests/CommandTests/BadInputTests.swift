@@ -74,7 +74,9 @@ import Testing
     @Test func aBrokenImageInAFolderIsSkippedCountedAndNamed() throws {
         let folder = scratch.file("folder")
         _ = try Command.run("data", data, "--write-images", scratch.file("flat"), "--count", "40")
-        for (index, name) in try FileManager.default.contentsOfDirectory(atPath: scratch.file("flat")).sorted().enumerated() {
+        for (index, name) in try FileManager.default.contentsOfDirectory(atPath: scratch.file("flat")).sorted()
+            .enumerated()
+        {
             let place = "\(folder)/\(index % 4 == 3 ? "val" : "train")/\(name.prefix(1))"
             try FileManager.default.createDirectory(atPath: place, withIntermediateDirectories: true)
             try FileManager.default.moveItem(atPath: scratch.file("flat/" + name), toPath: "\(place)/\(name)")
@@ -131,7 +133,8 @@ import Testing
     @Test func divergence() throws {
         let run = scratch.file("run")
         let arguments = scratch.training(data, out: run).map { $0 == "3e-3" ? "90" : $0 }
-        try expectRefusal(arguments + ["--opt", "sgd", "--momentum", "0.99", "--warmup-epochs", "0"], "diverged", "step")
+        try expectRefusal(
+            arguments + ["--opt", "sgd", "--momentum", "0.99", "--warmup-epochs", "0"], "diverged", "step")
     }
 
     @Test func fixtures() throws {

@@ -23,7 +23,9 @@ enum Command {
         fatalError("the command is not built")
     }()
 
-    static func start(_ arguments: [String], output: URL, errors: URL, environment: [String: String] = [:]) throws -> Process {
+    static func start(_ arguments: [String], output: URL, errors: URL, environment: [String: String] = [:]) throws
+        -> Process
+    {
         let process = Process()
         process.executableURL = executable
         process.arguments = arguments

@@ -19,11 +19,13 @@ import Testing
     @Test func trainWritesAWholeRun() throws {
         let names = Set(try FileManager.default.contentsOfDirectory(atPath: Self.run))
         for name in [
-            "config.json", "model.safetensors", "last.safetensors", "optimizer.safetensors", "state.json", "metrics.csv",
+            "config.json", "model.safetensors", "last.safetensors", "optimizer.safetensors", "state.json",
+            "metrics.csv",
             "report.html",
         ] { #expect(names.contains(name), "\(name)") }
         #expect(names.contains { $0.hasPrefix("events.out.tfevents.") })
-        let rows = try String(contentsOfFile: Self.run + "/metrics.csv", encoding: .utf8).split(whereSeparator: \.isNewline)
+        let rows = try String(contentsOfFile: Self.run + "/metrics.csv", encoding: .utf8).split(
+            whereSeparator: \.isNewline)
         #expect(rows.count == 7 && rows[0].hasPrefix("step,epoch,train_loss"))
         let page = try String(contentsOfFile: Self.run + "/report.html", encoding: .utf8)
         #expect(page.contains("<svg") && page.contains("data:image/png") && !page.contains("http://cdn"))
@@ -91,7 +93,8 @@ import Testing
         arguments += ["--from", Self.run, "--image-size", "16", "--overwrite"]
         let result = try Command.run(arguments)
         #expect(result.status == 0, "\(result.errors)")
-        #expect(try Safetensors(folder + "/model.safetensors").tensor("classifier.positional_emb").shape == [1, 16, 128])
+        #expect(
+            try Safetensors(folder + "/model.safetensors").tensor("classifier.positional_emb").shape == [1, 16, 128])
     }
 
     @Test func modelsAndBench() throws {

@@ -33,7 +33,7 @@ struct Bars: BatchSource {
 
 @Suite(.serialized) struct TrainerTests {
     static func model() throws -> any ImageClassifier {
-        var configuration = CompactTransformer.Configuration.cct2_3x2
+        var configuration = CompactTransformer.Configuration.cct2k3x2
         try configuration.apply(
             Arguments(
                 parsing: #"""
@@ -105,10 +105,13 @@ struct Bars: BatchSource {
         let first = try Self.trainer()
         var count = 0
         var saved: (state: TrainingState, model: [String: Tensor], optimizer: [String: Tensor])?
-        let isDone = try first.run(evaluate: { (0, 0.5) }, shouldStop: {
-            count += 1
-            return count == steps
-        }) { event in
+        let isDone = try first.run(
+            evaluate: { (0, 0.5) },
+            shouldStop: {
+                count += 1
+                return count == steps
+            }
+        ) { event in
             guard case .checkpoint(let state) = event else { return }
             func copies(_ tensors: [(key: String, tensor: Tensor)]) -> [String: Tensor] {
                 Dictionary(uniqueKeysWithValues: tensors.map { ($0.key, Tensor($0.tensor.scalars, $0.tensor.shape)) })
