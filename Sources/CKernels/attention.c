@@ -45,7 +45,9 @@ static tk_operand by_columns(const float *data, int64_t column) {
     return (tk_operand){.data = data, .row = 1, .column = column};
 }
 
-static int64_t packed_size(int64_t k, int64_t n) { return tk_kernels()->packed_right_size(n, k); }
+static int64_t packed_size(const tk_attention *a, int64_t k, int64_t n) {
+    return tk_products(a->precision)->packed_right_size(n, k);
+}
 
 /// Packs a k x n operand to *next, which moves on behind it.
 static const float *pack(const tk_attention *a, tk_operand b, int64_t k, int64_t n, float **next) {
@@ -53,15 +55,16 @@ static const float *pack(const tk_attention *a, tk_operand b, int64_t k, int64_t
     const int64_t k_block = tk_k_block(k);
     for (int64_t first = 0; first < k; first += k_block) {
         const int64_t ks = k - first < k_block ? k - first : k_block;
-        tk_kernels()->pack_right(&b, n, first, ks, a->precision, packed + packed_size(first, n));
+        tk_products(a->precision)->pack_right(&b, n, first, ks, a->precision, packed + packed_size(a, first, n));
     }
-    *next += (packed_size(k, n) + 15) / 16 * 16;
+    *next += (packed_size(a, k, n) + 15) / 16 * 16;
     return packed;
 }
 
 /// Scratch of products that pack their right operand themselves: queries or gradients of the output.
 static int64_t product_scratch(const tk_attention *a) {
-    tk_block t = {.n = a->head_size > a->value_size ? a->head_size : a->value_size, .k = TK_K_BLOCK};
+    tk_block t = {.n = a->head_size > a->value_size ? a->head_size : a->value_size, .k = TK_K_BLOCK,
+                  .precision = a->precision};
     return tk_block_scratch(&t);
 }
 
@@ -77,7 +80,7 @@ static void scores(const view *v, float *s) {
         t.residual = a->bias + at(a->bias_strides, v->image, v->head) + v->first * a->bias_strides.row;
         t.residual_row = a->bias_strides.row;
     }
-    tk_kernels()->product_block(&t, v->scratch);
+    tk_products(a->precision)->product_block(&t, v->scratch);
 }
 
 static uint64_t mask_seed(const tk_attention *a, int64_t image, int64_t head, int64_t query) {
@@ -101,7 +104,7 @@ static void forward_block(const view *v, float *s) {
     t.a = by_rows(s, a->keys);
     t.c = a->out + at(a->out_strides, v->image, v->head) + v->first * a->out_strides.row;
     t.c_row = a->out_strides.row;
-    tk_kernels()->product_block(&t, v->scratch);
+    tk_products(a->precision)->product_block(&t, v->scratch);
 }
 
 /// A whole head, or one block of its queries.
@@ -111,7 +114,7 @@ static void forward_task(void *context, int64_t index, int worker) {
     const tk_attention *a = j->a;
     const int64_t tasks = a->batch * a->heads < ENOUGH_HEADS ? (a->queries + j->block - 1) / j->block : 1;
     const int64_t score_count = j->block * a->keys;
-    float *s = tk_scratch(score_count + packed_size(a->head_size, a->keys) + packed_size(a->keys, a->value_size)
+    float *s = tk_scratch(score_count + packed_size(a, a->head_size, a->keys) + packed_size(a, a->keys, a->value_size)
                           + product_scratch(a) + 32);
     float *next = s + score_count;
     view v = {.a = a, .image = index / tasks / a->heads, .head = index / tasks % a->heads};
@@ -143,7 +146,7 @@ static const float *weights_and_gradient(const job *j, const view *v, float *p, 
     t.a = by_rows(j->out_gradient + out_at, a->out_strides.row);
     t.c = g;
     t.c_row = a->keys;
-    tk_kernels()->product_block(&t, v->scratch);
+    tk_products(a->precision)->product_block(&t, v->scratch);
     for (int64_t i = 0; i < v->count; i++) {
         const int64_t row = i * a->keys, query = v->first + i, out_row = out_at + i * a->out_strides.row;
         tk_kernels()->exp_minus(p + row, a->keys,
@@ -170,15 +173,15 @@ static void sum_over_queries(const view *v, const float *s, const float *b, int6
     t.c_row = c_row;
     t.alpha = alpha;
     t.accumulate = v->first > 0;
-    tk_kernels()->product_block(&t, v->scratch);
+    tk_products(t.precision)->product_block(&t, v->scratch);
 }
 
 /// Gradients of one image and head: query blocks in order, so that sums over queries have one order.
 static void backward_head(const job *j, int64_t image, int64_t head) {
     const tk_attention *a = j->a;
     const int64_t block = j->block * a->keys;
-    float *p = tk_scratch(3 * block + packed_size(a->head_size, a->keys) + packed_size(a->value_size, a->keys)
-                          + packed_size(a->keys, a->head_size) + product_scratch(a) + 48);
+    float *p = tk_scratch(3 * block + packed_size(a, a->head_size, a->keys) + packed_size(a, a->value_size, a->keys)
+                          + packed_size(a, a->keys, a->head_size) + product_scratch(a) + 48);
     float *dropped = p + block, *g = dropped + block, *next = g + block;
     const float *keys = a->k + at(a->k_strides, image, head), *values = a->v + at(a->v_strides, image, head);
     view v = {.a = a, .image = image, .head = head};
@@ -195,7 +198,7 @@ static void backward_head(const job *j, int64_t image, int64_t head) {
         t.c = j->q_gradient + query_at;
         t.c_row = a->q_strides.row;
         t.alpha = a->scale;
-        tk_kernels()->product_block(&t, v.scratch);
+        tk_products(a->precision)->product_block(&t, v.scratch);
         sum_over_queries(&v, g, a->q + query_at, a->q_strides.row, a->head_size, a->scale,
                          j->k_gradient + at(a->k_strides, image, head), a->k_strides.row);
         sum_over_queries(&v, weights, j->out_gradient + at(a->out_strides, image, head) + v.first * a->out_strides.row,

@@ -101,3 +101,19 @@ const struct tk_table *tk_kernels(void) {
     default: return &tk_table_portable;
     }
 }
+
+static _Atomic bool emulates_tiles;
+
+void tk_emulate_tiles(bool on) { emulates_tiles = on; }
+
+const struct tk_products *tk_products(tk_precision precision) {
+    if (precision == TK_BFLOAT16 && emulates_tiles) return &tk_products_emulated_tiles;
+    switch (tk_current_level()) {
+#if defined(__x86_64__)
+    case TK_AMX: return precision == TK_BFLOAT16 ? &tk_products_tiles : &tk_products_avx512;
+    case TK_AVX512: return &tk_products_avx512;
+    case TK_AVX2: return &tk_products_avx2;
+#endif
+    default: return &tk_products_portable;
+    }
+}

@@ -25,8 +25,8 @@ float *tk_scratch(int64_t count) {
 }
 
 int64_t tk_block_scratch(const tk_block *block) {
-    const int64_t left = ROW_STEP * (TK_K_BLOCK + 16);
-    return left + (block->packed_b ? 0 : tk_kernels()->packed_right_size(block->n, tk_k_block(block->k)));
+    const int64_t left = ROW_STEP * (TK_K_BLOCK + 32);
+    return left + (block->packed_b ? 0 : tk_products(block->precision)->packed_right_size(block->n, tk_k_block(block->k)));
 }
 
 typedef struct {
@@ -59,8 +59,9 @@ static void pack_task(void *context, int64_t index, int worker) {
     const int64_t column = index % column_tasks * PACK_COLUMNS, columns = least(n - column, PACK_COLUMNS);
     const int64_t k_block = tk_k_block(j->whole.k), k = index / column_tasks * k_block, ks = least(j->whole.k - k, k_block);
     const tk_operand b = shifted(j->whole.b, 0, column);
-    float *out = j->packed + tk_kernels()->packed_right_size(n, k) + column * ks;
-    tk_kernels()->pack_right(&b, columns, k, ks, j->whole.precision, out);
+    const struct tk_products *kernels = tk_products(j->whole.precision);
+    float *out = j->packed + kernels->packed_right_size(n, k) + kernels->packed_right_size(column, ks);
+    kernels->pack_right(&b, columns, k, ks, j->whole.precision, out);
 }
 
 /// One block of rows and columns of one matrix of the batch, or of one part of its sums.
@@ -95,7 +96,7 @@ static void product_task(void *context, int64_t index, int worker) {
     t.packed_b = j->packed;
     t.packed_columns = j->whole.n;
     t.packed_first = column;
-    tk_kernels()->product_block(&t, tk_scratch(tk_block_scratch(&t)));
+    tk_products(t.precision)->product_block(&t, tk_scratch(tk_block_scratch(&t)));
 }
 
 /// Adds the parts of some rows in the order of k.
@@ -145,7 +146,7 @@ static void run(job *j, int64_t batch) {
     if (partial > 0) {
         j->partial = tk_allocate(partial);
     } else if ((batch == 1 || j->b_batch == 0) && j->row_tasks * batch > 1 && t->k > 0) {
-        packed = tk_kernels()->packed_right_size(t->n, t->k);
+        packed = tk_products(t->precision)->packed_right_size(t->n, t->k);
         j->packed = tk_allocate(packed);
         const int64_t k_block = tk_k_block(t->k);
         tk_parallel((t->k + k_block - 1) / k_block * ((t->n + PACK_COLUMNS - 1) / PACK_COLUMNS), pack_task, j);

@@ -3,7 +3,8 @@
 #include "CKernels.h"
 
 /// The patches of an image as the rows of a matrix: row = output place, column = (kernel row, kernel column, channel).
-/// With `is_transposed_convolution` the image is the gradient of a convolution's output, gathered for its input places.
+/// With `is_transposed_convolution` (depthwise only) the image is the gradient of a convolution's output, and places are
+/// those of its input.
 typedef struct {
     const tk_convolution *c;
     const float *image;         // the first channel of the group
@@ -43,11 +44,24 @@ typedef struct {
 /// The longest range of k whose packed operands fit the caches.
 enum { TK_K_BLOCK = 384 };
 
-/// The ranges of k that a product takes at a time: equal ones.
+/// The ranges of k that a product takes at a time: about equal, and whole steps of the tile kernel.
 static inline int64_t tk_k_block(int64_t k) {
     const int64_t blocks = (k + TK_K_BLOCK - 1) / TK_K_BLOCK;
-    return blocks > 1 ? (k + blocks - 1) / blocks : k;
+    return blocks > 1 ? ((k + blocks - 1) / blocks + 31) / 32 * 32 : k;
 }
+
+/// The kernels of products: one instance for each instruction set, and two of the tile kernel.
+struct tk_products {
+#define X(result, name, arguments) result (*name) arguments;
+#include "kernels/product.def"
+#undef X
+};
+
+extern const struct tk_products tk_products_portable, tk_products_avx2, tk_products_avx512, tk_products_tiles,
+    tk_products_emulated_tiles;
+
+/// The kernels for a precision at the current level.
+const struct tk_products *tk_products(tk_precision precision);
 
 /// A product of operands of any kind, on all threads.
 void tk_multiply_block(const tk_block *block);

@@ -13,7 +13,6 @@ struct tk_table {
 #include "kernels/axis.def"
 #include "kernels/normalization.def"
 #include "kernels/optimizer.def"
-#include "kernels/product.def"
 #include "kernels/attention.def"
 #include "kernels/depthwise.def"
 #undef X

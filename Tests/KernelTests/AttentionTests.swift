@@ -178,7 +178,7 @@ extension KernelTests {
             // Rounding queries, keys, weights and their gradients to 8 bits shows in the result.
             let tolerance = c.precision == TK_BFLOAT16 ? 2e-2 : 5e-6
             forEachLevel { level in
-                let name = "\(String(cString: tk_level_name(level))) \(c)"
+                let name = "\(level) \(c)"
                 let out = sameForAnyThreadCount {
                     let (out, logSumExp) = c.forward(d)
                     return out + logSumExp

@@ -98,7 +98,7 @@ extension KernelTests {
             }
             var descriptor = c.descriptor(precision)
             forEachLevel { level in
-                let name = "\(String(cString: tk_level_name(level))) \(c)"
+                let name = "\(level) \(c)"
                 let forward = sameForAnyThreadCount {
                     var out = [Float](repeating: .nan, count: 2 * c.outputCount)
                     out.withUnsafeMutableBufferPointer { out in

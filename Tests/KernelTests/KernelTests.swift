@@ -27,11 +27,16 @@ struct TestRandom {
     }
 }
 
-/// Runs `body` at every level that this processor has, then goes back to the best.
-func forEachLevel(_ body: (tk_level) throws -> Void) rethrows {
+/// Runs `body` at every level that this processor has and with emulated tiles, then goes back to the best level.
+func forEachLevel(_ body: (_ name: String) throws -> Void) rethrows {
     let before = tk_current_level()
     defer { _ = tk_select_level(before) }
-    for level in [TK_PORTABLE, TK_AVX2, TK_AVX512, TK_AMX] where tk_select_level(level) { try body(level) }
+    for level in [TK_PORTABLE, TK_AVX2, TK_AVX512, TK_AMX] where tk_select_level(level) {
+        try body(String(cString: tk_level_name(level)))
+    }
+    tk_emulate_tiles(true)
+    defer { tk_emulate_tiles(false) }
+    try body("emulated tiles")
 }
 
 /// What `body` returns, after checking that 1, 2 and 5 threads return the same bits.

@@ -11,3 +11,6 @@ const char *tk_level_name(tk_level level);
 
 /// Changes the level (for tests and benchmarks). False, and no change, if this processor lacks it.
 bool tk_select_level(tk_level level);
+
+/// For tests on any machine: bfloat16 products run the tile kernel on an emulation of the tile registers.
+void tk_emulate_tiles(bool on);

@@ -3,9 +3,6 @@
 #include "../table.h"
 #include "vector.h"
 #include "activation.h"
-#define TK_KERNEL(name) TK_JOIN(name, TK_LEVEL)
-#define TK_JOIN(a, b) TK_JOIN_(a, b)
-#define TK_JOIN_(a, b) a##_##b
 
 #include "elementwise.h"
 #include "axis.h"
@@ -21,8 +18,13 @@ const struct tk_table TK_KERNEL(tk_table) = {
 #include "axis.def"
 #include "normalization.def"
 #include "optimizer.def"
-#include "product.def"
 #include "attention.def"
 #include "depthwise.def"
+#undef X
+};
+
+const struct tk_products TK_KERNEL(tk_products) = {
+#define X(result, name, arguments) .name = TK_KERNEL(name),
+#include "product.def"
 #undef X
 };

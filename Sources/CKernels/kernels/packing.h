@@ -94,14 +94,13 @@ TK_INLINE int64_t image_coordinate(bool is_transposed, int64_t place, int64_t of
 TK_INLINE void gather_patch(const tk_patches *p, patch_place place, int64_t ky, int64_t kx, int64_t channel,
                             int64_t count, float *out) {
     const tk_convolution *c = p->c;
-    const bool is_transposed = p->is_transposed_convolution;
     const float *image = p->image + place.image * p->image_height * p->image_width * p->image_channels;
     // Neighbouring kernel columns are neighbours in the image too: inside it, a whole kernel row is one run.
-    const bool joins_columns = !is_transposed && c->dilation_width == 1 && p->group_channels == p->image_channels;
+    const bool joins_columns = c->dilation_width == 1 && p->group_channels == p->image_channels;
     while (count > 0) {
-        const int64_t y = image_coordinate(is_transposed, place.y, ky * c->dilation_height, c->pad_top,
+        const int64_t y = image_coordinate(false, place.y, ky * c->dilation_height, c->pad_top,
                                            c->stride_height, p->image_height);
-        const int64_t x = image_coordinate(is_transposed, place.x, kx * c->dilation_width, c->pad_left,
+        const int64_t x = image_coordinate(false, place.x, kx * c->dilation_width, c->pad_left,
                                            c->stride_width, p->image_width);
         int64_t columns = 1;
         if (joins_columns && x >= 0 && x + c->kernel_width - kx <= p->image_width) columns = c->kernel_width - kx;
@@ -158,37 +157,24 @@ TK_INLINE void pack_transposed(const float *source, int64_t column, int64_t widt
     }
 }
 
-static int64_t TK_KERNEL(packed_right_size)(int64_t n, int64_t k) { return (n + PANEL - 1) / PANEL * PANEL * k; }
-
-/// Rows first_k ..< first_k + ks of the right operand as panels, [panel][k][PANEL], zeros beyond the last column.
-static void TK_KERNEL(pack_right)(const tk_operand *b, int64_t n, int64_t first_k, int64_t ks, tk_precision precision,
-                                  float *packed) {
-    if (b->patches) {
-        pack_patches(b, n, first_k, ks, packed);
+/// Columns j ..< j + width of the right operand, rows first_k ..< first_k + ks, as one panel [k][PANEL] with zeros beyond
+/// the last column. Not for patches.
+TK_INLINE void pack_panel(const tk_operand *b, int64_t j, int64_t width, int64_t first_k, int64_t ks, float *out) {
+    const float *source = b->data + first_k * b->row + j * b->column;
+    if (width < PANEL) fill_zero(out, PANEL * ks);
+    if (b->column == 1) {
+        for (int64_t k = 0; k < ks; k++) copy_floats(out + k * PANEL, source + k * b->row, width);
+    } else if (b->row == 1) {
+        pack_transposed(source, b->column, width, ks, out);
     } else {
-        for (int64_t j = 0; j < n; j += PANEL) {
-            float *out = packed + j * ks;
-            const int64_t width = n - j < PANEL ? n - j : PANEL;
-            const float *source = b->data + first_k * b->row + j * b->column;
-            if (width < PANEL) fill_zero(out, PANEL * ks);
-            if (b->column == 1) {
-                for (int64_t k = 0; k < ks; k++) copy_floats(out + k * PANEL, source + k * b->row, width);
-            } else if (b->row == 1) {
-                pack_transposed(source, b->column, width, ks, out);
-            } else {
-                for (int64_t k = 0; k < ks; k++)
-                    for (int64_t i = 0; i < width; i++) out[k * PANEL + i] = source[k * b->row + i * b->column];
-            }
-        }
+        for (int64_t k = 0; k < ks; k++)
+            for (int64_t i = 0; i < width; i++) out[k * PANEL + i] = source[k * b->row + i * b->column];
     }
-    if (precision == TK_BFLOAT16) round_in_place(packed, (n + PANEL - 1) / PANEL * PANEL * ks);
 }
 
-/// Rows first ..< first + rows of the left operand for k in first_k ..< first_k + ks. Row by row, LEFT_STRIDE apart; but
-/// if rows are the contiguous direction, as for the transpose of a matrix, groups of [k][ROWS].
-static void pack_left(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks,
-                      tk_precision precision, float *packed) {
-    const int64_t padded = (rows + ROWS - 1) / ROWS * ROWS;
+/// Rows first ..< first + rows of the left operand for k in first_k ..< first_k + ks, LEFT_STRIDE apart. Not for operands
+/// that lie by columns.
+static void pack_rows(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks, float *packed) {
     if (a->patches) {
         const tk_patches *p = a->patches;
         const int64_t column = a->first_column + first_k, kernel_place = column / p->group_channels;
@@ -196,35 +182,12 @@ static void pack_left(const tk_operand *a, int64_t first, int64_t rows, int64_t 
         patch_place place = patch_place_at(p, a->first_row + first);
         for (int64_t i = 0; i < rows; i++, advance(p, &place))
             gather_patch(p, place, ky, kx, column % p->group_channels, ks, packed + i * LEFT_STRIDE);
-    } else if (lies_by_columns(a)) {
-        for (int64_t i = 0; i < rows; i += ROWS) {
-            const float *source = a->data + first + i + first_k * a->column;
-            float *out = packed + i * LEFT_STRIDE;
-            const int64_t count = rows - i < ROWS ? rows - i : ROWS;
-            if (count < ROWS) {
-                fill_zero(out, ROWS * ks);
-                for (int64_t k = 0; k < ks; k++)
-                    for (int64_t r = 0; r < count; r++) out[k * ROWS + r] = source[k * a->column + r];
-            } else {
-                for (int64_t k = 0; k < ks; k++)
-                    memcpy(out + k * ROWS, source + k * a->column, ROWS * sizeof(float));
-            }
-        }
-        if (precision == TK_BFLOAT16) {
-            for (int64_t i = 0; i < padded; i += ROWS)
-                round_in_place(packed + i * LEFT_STRIDE, (ROWS * ks + TK_WIDTH - 1) / TK_WIDTH * TK_WIDTH);
-        }
         return;
-    } else {
-        for (int64_t i = 0; i < rows; i++) {
-            const float *source = a->data + (first + i) * a->row + first_k * a->column;
-            float *out = packed + i * LEFT_STRIDE;
-            if (a->column == 1) copy_floats(out, source, ks);
-            else for (int64_t k = 0; k < ks; k++) out[k] = source[k * a->column];
-        }
     }
-    for (int64_t i = rows; i < padded; i++) fill_zero(packed + i * LEFT_STRIDE, ks);
-    if (precision == TK_BFLOAT16)
-        for (int64_t i = 0; i < rows; i++)
-            round_in_place(packed + i * LEFT_STRIDE, (ks + TK_WIDTH - 1) / TK_WIDTH * TK_WIDTH);
+    for (int64_t i = 0; i < rows; i++) {
+        const float *source = a->data + (first + i) * a->row + first_k * a->column;
+        float *out = packed + i * LEFT_STRIDE;
+        if (a->column == 1) copy_floats(out, source, ks);
+        else for (int64_t k = 0; k < ks; k++) out[k] = source[k * a->column];
+    }
 }

@@ -21,11 +21,53 @@ enum {
 TK_INLINE bool lies_by_columns(const tk_operand *a) { return !a->patches && a->row == 1 && a->column != 1; }
 
 #include "packing.h"
+#include "epilogue.h"
 
-/// tile = `rows` rows of a times `columns` vectors of one panel of b. `rows`, `columns` and `by_columns` are constants at
-/// each call.
+static int64_t TK_KERNEL(packed_right_size)(int64_t n, int64_t k) { return (n + PANEL - 1) / PANEL * PANEL * k; }
+
+static void TK_KERNEL(pack_right)(const tk_operand *b, int64_t n, int64_t first_k, int64_t ks, tk_precision precision,
+                                  float *packed) {
+    if (b->patches) pack_patches(b, n, first_k, ks, packed);
+    else for (int64_t j = 0; j < n; j += PANEL)
+        pack_panel(b, j, n - j < PANEL ? n - j : PANEL, first_k, ks, packed + j * ks);
+    if (precision == TK_BFLOAT16) round_in_place(packed, TK_KERNEL(packed_right_size)(n, ks));
+}
+
+/// A group of up to ROWS rows of an operand that lies by columns, as [k][ROWS].
+TK_INLINE void pack_columns(const float *source, int64_t column, int64_t count, int64_t ks, float *out) {
+    if (count < ROWS) fill_zero(out, ROWS * ks);
+    if (count == ROWS) for (int64_t k = 0; k < ks; k++) memcpy(out + k * ROWS, source + k * column, sizeof(float[ROWS]));
+    else for (int64_t k = 0; k < ks; k++)
+        for (int64_t r = 0; r < count; r++) out[k * ROWS + r] = source[k * column + r];
+}
+
+/// Some rows of the left operand in groups of ROWS, zeros beyond the last: row by row, LEFT_STRIDE apart, or [k][ROWS] if
+/// the operand lies by columns.
+static void pack_left(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks,
+                      tk_precision precision, float *packed) {
+    const bool by_columns = lies_by_columns(a);
+    if (!by_columns) pack_rows(a, first, rows, first_k, ks, packed);
+    for (int64_t i = 0; i < rows; i += ROWS) {
+        const int64_t count = rows - i < ROWS ? rows - i : ROWS;
+        float *group = packed + i * LEFT_STRIDE;
+        if (by_columns) pack_columns(a->data + first + i + first_k * a->column, a->column, count, ks, group);
+        else for (int64_t r = count; r < ROWS; r++) fill_zero(group + r * LEFT_STRIDE, ks);
+        if (precision == TK_BFLOAT16) round_in_place(group, ROWS * LEFT_STRIDE);
+    }
+}
+
+/// Where sums go: to = alpha * sums, or to += alpha * sums.
+typedef struct {
+    float *to;
+    int64_t row;
+    float alpha;
+    bool adds;
+} target;
+
+/// `rows` rows of a times `columns` vectors of one panel of b. `rows`, `columns` and `by_columns` are constants at each
+/// call.
 TK_INLINE void multiply_tile(const int rows, const int columns, const bool by_columns, const float *a, const float *b,
-                             int64_t ks, float *tile) {
+                             int64_t ks, target t) {
     vfloat sums[ROWS][COLUMNS];
 #pragma clang loop unroll(full)
     for (int i = 0; i < rows; i++)
@@ -46,64 +88,32 @@ TK_INLINE void multiply_tile(const int rows, const int columns, const bool by_co
 #pragma clang loop unroll(full)
     for (int i = 0; i < rows; i++)
 #pragma clang loop unroll(full)
-        for (int j = 0; j < columns; j++) store(tile + i * PANEL + j * TK_WIDTH, sums[i][j]);
+        for (int j = 0; j < columns; j++) {
+            float *to = t.to + i * t.row + j * TK_WIDTH;
+            const vfloat v = t.alpha * sums[i][j];
+            store(to, t.adds ? v + load(to) : v);
+        }
 }
 
-/// A tile of up to ROWS rows: full, two thirds or one third of them, so that a last group of few rows costs less.
+/// A last group of few rows takes two thirds or one third of the work of a full one.
+TK_INLINE int64_t computed_rows(int64_t rows) { return (rows + ROWS / 3 - 1) / (ROWS / 3) * (ROWS / 3); }
+
 TK_INLINE void multiply_rows(int64_t rows, const int columns, const bool by_columns, const float *a, const float *b,
-                             int64_t ks, float *tile) {
-    if (rows > ROWS * 2 / 3) multiply_tile(ROWS, columns, by_columns, a, b, ks, tile);
-    else if (rows > ROWS / 3) multiply_tile(ROWS * 2 / 3, columns, by_columns, a, b, ks, tile);
-    else multiply_tile(ROWS / 3, columns, by_columns, a, b, ks, tile);
+                             int64_t ks, target t) {
+    if (rows > ROWS * 2 / 3) multiply_tile(ROWS, columns, by_columns, a, b, ks, t);
+    else if (rows > ROWS / 3) multiply_tile(ROWS * 2 / 3, columns, by_columns, a, b, ks, t);
+    else multiply_tile(ROWS / 3, columns, by_columns, a, b, ks, t);
 }
 
 static void multiply_any(int64_t rows, int64_t width, bool by_columns, const float *a, const float *b, int64_t ks,
-                         float *tile) {
+                         target t) {
     if (width > TK_WIDTH) {
-        if (by_columns) multiply_rows(rows, 2, true, a, b, ks, tile);
-        else multiply_rows(rows, 2, false, a, b, ks, tile);
+        if (by_columns) multiply_rows(rows, 2, true, a, b, ks, t);
+        else multiply_rows(rows, 2, false, a, b, ks, t);
     } else {
-        if (by_columns) multiply_rows(rows, 1, true, a, b, ks, tile);
-        else multiply_rows(rows, 1, false, a, b, ks, tile);
+        if (by_columns) multiply_rows(rows, 1, true, a, b, ks, t);
+        else multiply_rows(rows, 1, false, a, b, ks, t);
     }
-}
-
-/// Which steps follow the sums of this k block.
-typedef struct {
-    bool adds, finishes;                // to what c holds; with bias, activation and residual
-} tile_end;
-
-/// One vector of a result.
-TK_INLINE vfloat finish(const tk_block *t, tile_end end, tk_activation activation, vfloat v, int64_t row, int64_t column,
-                        int64_t lanes) {
-    v *= t->alpha;
-    if (end.adds) v += load_up_to(t->c + row * t->c_row + column, lanes);
-    if (!end.finishes) return v;
-    if (t->bias) v += load_up_to(t->bias + column, lanes);
-    if (t->preactivation) store_up_to(t->preactivation + row * t->c_row + column, v, lanes);
-    v = activate(activation, v);
-    if (t->residual) v += load_up_to(t->residual + row * t->residual_row + column, lanes);
-    return v;
-}
-
-TK_INLINE void store_tile(const tk_block *t, tile_end end, tk_activation activation, const float *tile, int64_t row,
-                          int64_t rows, int64_t column, int64_t width) {
-    for (int64_t i = 0; i < rows; i++) {
-        int64_t j = 0;
-        for (; j + TK_WIDTH <= width; j += TK_WIDTH)
-            store(t->c + (row + i) * t->c_row + column + j,
-                  finish(t, end, activation, load(tile + i * PANEL + j), row + i, column + j, TK_WIDTH));
-        if (j < width)
-            store_up_to(t->c + (row + i) * t->c_row + column + j,
-                        finish(t, end, activation, load(tile + i * PANEL + j), row + i, column + j, width - j),
-                        width - j);
-    }
-}
-
-static void store_finished_tile(const tk_block *t, bool adds, const float *tile, int64_t row, int64_t rows,
-                                int64_t column, int64_t width) {
-    const tile_end end = {adds, true};
-    TK_FOR_ACTIVATION(t->activation, store_tile(t, end, activation, tile, row, rows, column, width))
 }
 
 static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
@@ -118,7 +128,8 @@ static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
         const tile_end end = {k0 > 0 || t->accumulate, has_epilogue && k0 + ks == t->k};
         const float *right = own_right;
         if (t->packed_b)
-            right = t->packed_b + TK_KERNEL(packed_right_size)(t->packed_columns, k0) + t->packed_first * ks;
+            right = t->packed_b + TK_KERNEL(packed_right_size)(t->packed_columns, k0)
+                  + TK_KERNEL(packed_right_size)(t->packed_first, ks);
         else TK_KERNEL(pack_right)(&t->b, t->n, k0, ks, t->precision, own_right);
         for (int64_t i0 = 0; i0 < t->m; i0 += LEFT_ROWS) {
             const int64_t packed_rows = t->m - i0 < LEFT_ROWS ? t->m - i0 : LEFT_ROWS;
@@ -127,7 +138,13 @@ static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
                 const int64_t rows = packed_rows - i < ROWS ? packed_rows - i : ROWS;
                 for (int64_t j = 0; j < t->n; j += PANEL) {
                     const int64_t width = t->n - j < PANEL ? t->n - j : PANEL;
-                    multiply_any(rows, width, by_columns, left + i * LEFT_STRIDE, right + j * ks, ks, tile);
+                    const float *a = left + i * LEFT_STRIDE, *b = right + j * ks;
+                    if (!end.finishes && width % TK_WIDTH == 0 && computed_rows(rows) == rows) {
+                        const target in_place = {t->c + (i0 + i) * t->c_row + j, t->c_row, t->alpha, end.adds};
+                        multiply_any(rows, width, by_columns, a, b, ks, in_place);
+                        continue;
+                    }
+                    multiply_any(rows, width, by_columns, a, b, ks, (target){tile, PANEL, t->alpha, false});
                     if (end.finishes) store_finished_tile(t, end.adds, tile, i0 + i, rows, j, width);
                     else store_tile(t, end, TK_IDENTITY, tile, i0 + i, rows, j, width);
                 }
@@ -135,4 +152,29 @@ static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
         }
         k0 += ks;
     } while (k0 < t->k);
+}
+
+/// The transpose of gathering: adds `count` rows of patches, `columns` floats each, to the image.
+static void TK_KERNEL(add_patches)(const tk_patches *p, int64_t first, int64_t count, int64_t columns, const float *rows,
+                                   float *image) {
+    const tk_convolution *c = p->c;
+    const int64_t channels = p->group_channels;
+    patch_place place = patch_place_at(p, first);
+    for (int64_t i = 0; i < count; i++, rows += columns, advance(p, &place)) {
+        const float *from = rows;
+        float *lines = image + place.image * p->image_height * p->image_width * p->image_channels;
+        for (int64_t ky = 0; ky < c->kernel_height; ky++) {
+            const int64_t y = image_coordinate(false, place.y, ky * c->dilation_height, c->pad_top, c->stride_height,
+                                               p->image_height);
+            for (int64_t kx = 0; kx < c->kernel_width; kx++, from += channels) {
+                const int64_t x = image_coordinate(false, place.x, kx * c->dilation_width, c->pad_left, c->stride_width,
+                                                   p->image_width);
+                if (y < 0 || x < 0) continue;
+                float *to = lines + (y * p->image_width + x) * p->image_channels;
+                int64_t j = 0;
+                for (; j + TK_WIDTH <= channels; j += TK_WIDTH) store(to + j, load(to + j) + load(from + j));
+                for (; j < channels; j++) to[j] += from[j];
+            }
+        }
+    }
 }

@@ -13,12 +13,27 @@ typedef int32_t vint __attribute__((ext_vector_type(TK_WIDTH)));
 typedef uint32_t vuint __attribute__((ext_vector_type(TK_WIDTH)));
 typedef double vdouble __attribute__((ext_vector_type(TK_WIDTH)));
 
+/// The name of a kernel at this level.
+#define TK_KERNEL(name) TK_JOIN(name, TK_LEVEL)
+#define TK_JOIN(a, b) TK_JOIN_(a, b)
+#define TK_JOIN_(a, b) a##_##b
+
 #define TK_INLINE static inline __attribute__((always_inline, unused))
 
 TK_INLINE vfloat load(const float *p) { vfloat v; memcpy(&v, p, sizeof v); return v; }
 TK_INLINE void store(float *p, vfloat v) { memcpy(p, &v, sizeof v); }
 
 // The last elements of a row: fewer than TK_WIDTH, the other lanes are zero and are not stored.
+#if defined(TK_HAS_MASKS) && TK_WIDTH == 16
+TK_INLINE vfloat load_first(const float *p, int64_t count) { return _mm512_maskz_loadu_ps((1u << count) - 1, p); }
+TK_INLINE void store_first(float *p, vfloat v, int64_t count) { _mm512_mask_storeu_ps(p, (1u << count) - 1, v); }
+#elif defined(TK_HAS_MASKS) && TK_WIDTH == 8
+TK_INLINE __m256i first_lanes(int64_t count) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+TK_INLINE vfloat load_first(const float *p, int64_t count) { return _mm256_maskload_ps(p, first_lanes(count)); }
+TK_INLINE void store_first(float *p, vfloat v, int64_t count) { _mm256_maskstore_ps(p, first_lanes(count), v); }
+#else
 TK_INLINE vfloat load_first(const float *p, int64_t count) {
     vfloat v = 0;
     for (int i = 0; i < TK_WIDTH; i++) if (i < count) v[i] = p[i];
@@ -27,6 +42,7 @@ TK_INLINE vfloat load_first(const float *p, int64_t count) {
 TK_INLINE void store_first(float *p, vfloat v, int64_t count) {
     for (int i = 0; i < TK_WIDTH; i++) if (i < count) p[i] = v[i];
 }
+#endif
 
 TK_INLINE vfloat load_up_to(const float *p, int64_t count) {
     return count >= TK_WIDTH ? load(p) : load_first(p, count);

@@ -1,8 +1,10 @@
 // Kernels for avx2.
 #if defined(__x86_64__)
 #include "../table.h"
+#include <immintrin.h>
 #pragma clang attribute push(__attribute__((target("avx2,fma,bmi2"))), apply_to = function)
 #define TK_LEVEL avx2
+#define TK_HAS_MASKS
 #define TK_WIDTH 8
 #include "../kernels/all.h"
 #pragma clang attribute pop

@@ -1,0 +1,157 @@
+// bfloat16 products on tile registers: eight registers of 16 rows of 64 bytes, and an instruction that multiplies 16 x 32
+// by 32 x 16 bfloat16 numbers into 16 x 16 float32 sums (Intel, "Architecture Instruction Set Extensions Programming
+// Reference", chapter on AMX).
+//
+// The same source is compiled twice: levels/tiles.c gives it the instructions, levels/emulated_tiles.c an emulation, so
+// that its logic is tested on every machine. Four tiles hold 32 x 32 sums, two the rows of a, two the columns of b.
+
+enum {
+    ROWS = 32,
+    PANEL = 32,
+    K_STEP = 32,                        // of a tile
+    LEFT_STRIDE = TK_K_BLOCK + K_STEP,  // 13 cache lines of bfloat16: an odd number visits all sets of the cache
+    TILE = 16,                          // rows of a tile, and pairs of a row
+};
+
+TK_INLINE bool lies_by_columns(const tk_operand *a) { return !a->patches && a->row == 1 && a->column != 1; }
+
+#include "packing.h"
+#include "epilogue.h"
+
+typedef uint16_t ushorts __attribute__((ext_vector_type(TK_WIDTH)));
+
+TK_INLINE int64_t whole_steps(int64_t k) { return (k + K_STEP - 1) / K_STEP * K_STEP; }
+
+/// Two vectors of bfloat16 numbers in each other's halves of 32 bits.
+TK_INLINE vuint pair(vfloat low, vfloat high) {
+    return (vuint)vbits(round_to_bfloat16(low)) >> 16 | (vuint)vbits(round_to_bfloat16(high));
+}
+
+/// In floats; two numbers fill one.
+static int64_t TK_KERNEL(packed_right_size)(int64_t n, int64_t k) {
+    return (n + PANEL - 1) / PANEL * PANEL * whole_steps(k) / 2;
+}
+
+/// From a panel of floats, [k][PANEL], to tiles: [k step][2 tiles][pair of k][column][2].
+TK_INLINE void pair_panel(const float *panel, int64_t ks, float *out) {
+    for (int64_t k = 0; k < whole_steps(ks); k += 2)
+        for (int64_t j = 0; j < 2; j++) {
+            const vfloat low = k < ks ? load(panel + k * PANEL + j * TILE) : (vfloat)0.0f;
+            const vfloat high = k + 1 < ks ? load(panel + (k + 1) * PANEL + j * TILE) : (vfloat)0.0f;
+            const vuint both = pair(low, high);
+            memcpy(out + (k / K_STEP * 2 + j) * TILE * TILE + k % K_STEP / 2 * TILE, &both, sizeof both);
+        }
+}
+
+static void TK_KERNEL(pack_right)(const tk_operand *b, int64_t n, int64_t first_k, int64_t ks, tk_precision precision,
+                                  float *packed) {
+    (void)precision;
+    _Alignas(64) float panel[TK_K_BLOCK * PANEL];
+    for (int64_t j = 0; j < n; j += PANEL) {
+        const int64_t width = n - j < PANEL ? n - j : PANEL;
+        if (b->patches) {
+            tk_operand part = *b;
+            part.first_column += j;
+            pack_patches(&part, width, first_k, ks, panel);
+        } else {
+            pack_panel(b, j, width, first_k, ks, panel);
+        }
+        pair_panel(panel, ks, packed + TK_KERNEL(packed_right_size)(j, ks));
+    }
+}
+
+/// The same rows as pack_rows, from an operand that lies by columns.
+TK_INLINE void transpose_rows(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks,
+                              float *packed) {
+    const float *source = a->data + first + first_k * a->column;
+    for (int64_t i = 0; i < rows; i += TK_WIDTH) {
+        const int64_t count = rows - i < TK_WIDTH ? rows - i : TK_WIDTH;
+        for (int64_t k = 0; k < ks; k += TK_WIDTH) {
+            vfloat square[TK_WIDTH];
+            for (int r = 0; r < TK_WIDTH; r++)
+                square[r] = k + r < ks ? load_up_to(source + (k + r) * a->column + i, count) : (vfloat)0.0f;
+            transpose(square);
+            for (int64_t r = 0; r < count; r++) store(packed + (i + r) * LEFT_STRIDE + k, square[r]);
+        }
+    }
+}
+
+/// Rows of floats, LEFT_STRIDE apart, to rows of bfloat16, zeros up to whole steps and beyond the last row.
+TK_INLINE void round_rows(const float *from, int64_t rows, int64_t ks, uint16_t *to) {
+    for (int64_t i = 0; i < ROWS; i++, from += LEFT_STRIDE, to += LEFT_STRIDE) {
+        const int64_t count = i < rows ? ks : 0;
+        for (int64_t k = 0; k < whole_steps(ks); k += TK_WIDTH) {
+            const vfloat v = count - k >= TK_WIDTH ? load(from + k)
+                           : count > k ? load_first(from + k, count - k) : (vfloat)0.0f;
+            const ushorts half =
+                __builtin_convertvector((vuint)vbits(round_to_bfloat16(v)) >> 16, ushorts);
+            memcpy(to + k, &half, sizeof half);
+        }
+    }
+}
+
+/// tile = 32 rows of a times one panel of b; only the first 16 rows if the rest is empty.
+TK_INLINE void multiply_tiles(const uint16_t *a, const float *b, int64_t ks, bool is_half, float *tile) {
+    enum { row_bytes = LEFT_STRIDE * sizeof(uint16_t), line = 64, sums_row_bytes = PANEL * sizeof(float) };
+    const uint16_t *lower = a + TILE * LEFT_STRIDE;
+    tile_zero(0);
+    tile_zero(1);
+    tile_zero(2);
+    tile_zero(3);
+    for (int64_t k = 0; k < ks; k += K_STEP, b += 2 * TILE * TILE) {
+        tile_load(4, a + k, row_bytes);
+        tile_load(6, b, line);
+        tile_dot(0, 4, 6);
+        tile_load(7, b + TILE * TILE, line);
+        tile_dot(1, 4, 7);
+        if (is_half) continue;
+        tile_load(5, lower + k, row_bytes);
+        tile_dot(2, 5, 6);
+        tile_dot(3, 5, 7);
+    }
+    tile_store(0, tile, sums_row_bytes);
+    tile_store(1, tile + TILE, sums_row_bytes);
+    tile_store(2, tile + TILE * PANEL, sums_row_bytes);
+    tile_store(3, tile + TILE * PANEL + TILE, sums_row_bytes);
+}
+
+static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
+    float *rows_as_floats = scratch, *own_right = scratch + ROWS * LEFT_STRIDE * 3 / 2;
+    uint16_t *left = (uint16_t *)(scratch + ROWS * LEFT_STRIDE);
+    const bool has_epilogue = t->bias || t->activation != TK_IDENTITY || t->residual || t->preactivation;
+    const int64_t k_block = tk_k_block(t->k);
+    _Alignas(64) float tile[ROWS * PANEL];
+    tile_configure();
+    int64_t k0 = 0;
+    do {                                            // also once for k = 0: the sums are zero
+        const int64_t ks = t->k - k0 < k_block ? t->k - k0 : k_block;
+        const tile_end end = {k0 > 0 || t->accumulate, has_epilogue && k0 + ks == t->k};
+        const float *right = own_right;
+        if (t->packed_b)
+            right = t->packed_b + TK_KERNEL(packed_right_size)(t->packed_columns, k0)
+                  + TK_KERNEL(packed_right_size)(t->packed_first, ks);
+        else TK_KERNEL(pack_right)(&t->b, t->n, k0, ks, t->precision, own_right);
+        for (int64_t i = 0; i < t->m; i += ROWS) {
+            const int64_t rows = t->m - i < ROWS ? t->m - i : ROWS;
+            if (lies_by_columns(&t->a)) transpose_rows(&t->a, i, rows, k0, ks, rows_as_floats);
+            else pack_rows(&t->a, i, rows, k0, ks, rows_as_floats);
+            round_rows(rows_as_floats, rows, ks, left);
+            for (int64_t j = 0; j < t->n; j += PANEL) {
+                const int64_t width = t->n - j < PANEL ? t->n - j : PANEL;
+                multiply_tiles(left, right + TK_KERNEL(packed_right_size)(j, ks), ks, rows <= TILE, tile);
+                if (t->alpha != 1)
+                    for (int64_t s = 0; s < ROWS * PANEL; s += TK_WIDTH) store(tile + s, t->alpha * load(tile + s));
+                if (end.finishes) store_finished_tile(t, end.adds, tile, i, rows, j, width);
+                else store_tile(t, end, TK_IDENTITY, tile, i, rows, j, width);
+            }
+        }
+        k0 += ks;
+    } while (k0 < t->k);
+    tile_release();
+}
+
+const struct tk_products TK_KERNEL(tk_products) = {
+#define X(result, name, arguments) .name = TK_KERNEL(name),
+#include "product.def"
+#undef X
+};
