@@ -3,7 +3,7 @@ import CKernels
 /// One recorded value: a leaf (parameter or traced input) or the result of an operation.
 package final class Node: @unchecked Sendable {
     package let operation: (any Operation)?
-    package let inputs: [Tensor]
+    package private(set) var inputs: [Tensor]
     package let output: Shape
     var saved: [Tensor]
 
@@ -20,6 +20,13 @@ package final class Node: @unchecked Sendable {
         self.inputs = inputs
         self.output = output
         self.saved = saved
+    }
+
+    /// Lets go of what came before, so that a tensor that outlives its tape does not hold a chain of predecessors, whose
+    /// release would be recursive.
+    func cut() {
+        inputs = []
+        saved = []
     }
 }
 
@@ -51,7 +58,9 @@ public final class Tape: @unchecked Sendable {
 
     deinit {
         // From the end, so that no node's release releases a chain of predecessors recursively.
-        while nodes.popLast() != nil {}
+        while let node = nodes.popLast() {
+            if purpose == .gradients { node.cut() }
+        }
     }
 
     /// Runs `body` while this tape records.
@@ -102,6 +111,7 @@ public final class Tape: @unchecked Sendable {
         gradients.add(seed.detached, to: end)
         Tape.pause {
             while let node = nodes.popLast() {
+                defer { node.cut() }
                 guard let operation = node.operation, let gradient = gradients.take(node) else { continue }
                 let context = BackwardContext(
                     gradient: gradient, inputShapes: node.inputs.map(\.shape), saved: node.saved,

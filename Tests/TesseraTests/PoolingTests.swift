@@ -16,10 +16,10 @@ extension Operations {
             Window(shape: [2, 6, 6, 3], kernel: 2, stride: 2, padding: 0, ceilMode: false, extents: [3, 3]),
             Window(shape: [1, 7, 5, 17], kernel: 3, stride: 2, padding: 1, ceilMode: false, extents: [4, 3]),
             Window(shape: [1, 8, 7, 2], kernel: 3, stride: 2, padding: 1, ceilMode: true, extents: [5, 4]),
-            Window(shape: [1, 5, 5, 1], kernel: 2, stride: 3, padding: 1, ceilMode: true, extents: [3, 3]),
+            Window(shape: [1, 5, 5, 1], kernel: 2, stride: 3, padding: 1, ceilMode: true, extents: [2, 2]),
             Window(shape: [2, 5, 6, 33], kernel: 3, stride: 1, padding: 0, ceilMode: false, extents: [3, 4]),
             Window(shape: [1, 4, 4, 2], kernel: 1, stride: 2, padding: 0, ceilMode: false, extents: [2, 2]),
-            Window(shape: [1, 3, 4, 2], kernel: 3, stride: 4, padding: 0, ceilMode: true, extents: [1, 2]),
+            Window(shape: [1, 3, 5, 2], kernel: 3, stride: 4, padding: 0, ceilMode: true, extents: [1, 2]),
         ]
 
         /// The indices of a window along an axis, those in the padding included.
