@@ -21,10 +21,11 @@ demo: build
 	@rm -rf $(RUN)
 	bash Examples/demo.sh .build/release/tessera $(RUN)
 
-# In release: the kernels are vector code, and a debug build of it is 50 times slower.
+# In release: the kernels are vector code, and a debug build of it is 50 times slower. One test after the other: some
+# choose the instruction set and the number of threads, which are the process's.
 test: setup
 	swift build -c release --build-tests -Xswiftc -enable-testing
-	swift test -c release --skip-build -Xswiftc -enable-testing
+	swift test -c release --skip-build -Xswiftc -enable-testing --no-parallel
 
 lint:
 	swift format lint --strict --recursive --parallel Package.swift Sources Tests

@@ -36,13 +36,13 @@ let package = Package(
             ],
             path: "Sources/Command"),
         .testTarget(name: "KernelTests", dependencies: ["CKernels"]),
-        .testTarget(name: "TesseraTests", dependencies: ["Tessera"]),
+        .testTarget(name: "TesseraTests", dependencies: ["Tessera", "CKernels"]),
         .testTarget(name: "ModelTests", dependencies: ["TesseraModels", "TesseraIO"], resources: [.copy("Fixtures")]),
         .testTarget(name: "DataTests", dependencies: ["TesseraData", "TesseraIO"], resources: [.copy("Fixtures")]),
         .testTarget(name: "IOTests", dependencies: ["TesseraIO"]),
+        .testTarget(name: "TrainingTests", dependencies: ["TesseraTraining"], resources: [.copy("Fixtures")]),
         .testTarget(
-            name: "TrainingTests", dependencies: ["TesseraTraining"], resources: [.copy("Fixtures")]),
-        .testTarget(name: "CommandTests", dependencies: ["TesseraTraining"], resources: [.copy("Snapshots")]),
+            name: "CommandTests", dependencies: ["TesseraIO", "tessera-command"], resources: [.copy("Snapshots")]),
     ],
     swiftLanguageModes: [.v6],
     cLanguageStandard: .gnu11

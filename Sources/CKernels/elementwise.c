@@ -329,3 +329,34 @@ void tk_permute(const float *x, float *y, const int64_t *extents, const int *ord
     j.rows_a_task = j.run >= PIECE ? 1 : PIECE / j.run;
     tk_parallel((j.rows + j.rows_a_task - 1) / j.rows_a_task, permute_rows, &j);
 }
+
+typedef struct {
+    const float *x;
+    float *y;
+    int64_t count;
+    float exponent;
+} range_job;
+
+static void accumulate_piece(void *context, int64_t piece, int worker) {
+    (void)worker;
+    const range_job *j = context;
+    const int64_t start = piece * PIECE;
+    tk_kernels()->add_scaled(j->x + start, 1, j->y + start, least(PIECE, j->count - start));
+}
+
+void tk_accumulate(float *y, const float *x, int64_t count) {
+    range_job j = {.x = x, .y = y, .count = count};
+    tk_parallel((count + PIECE - 1) / PIECE, accumulate_piece, &j);
+}
+
+static void power_piece(void *context, int64_t piece, int worker) {
+    (void)worker;
+    const range_job *j = context;
+    const int64_t start = piece * PIECE;
+    tk_kernels()->power_range(j->x + start, j->exponent, j->y + start, least(PIECE, j->count - start));
+}
+
+void tk_power(const float *x, float exponent, float *y, int64_t count) {
+    range_job j = {.x = x, .y = y, .count = count, .exponent = exponent};
+    tk_parallel((count + PIECE - 1) / PIECE, power_piece, &j);
+}

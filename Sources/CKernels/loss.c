@@ -80,3 +80,42 @@ void tk_dropout(const float *x, float *y, int64_t count, float rate, uint64_t se
                   .scale = 1 / (1 - rate)};
     tk_parallel((count + BLOCK - 1) / BLOCK, mask_block, &j);
 }
+
+typedef struct {
+    const float *logits, *targets;
+    float *gradient, scale;
+    int64_t count;
+    double *sums;
+} binary_job;
+
+static void binary_block(void *context, int64_t block, int worker) {
+    (void)worker;
+    const binary_job *j = context;
+    const int64_t start = block * BLOCK, left = j->count - start, count = left < BLOCK ? left : BLOCK;
+    j->sums[block] = tk_kernels()->binary_cross_entropy_range(j->logits + start, j->targets + start, count);
+}
+
+double tk_binary_cross_entropy(const float *logits, const float *targets, int64_t count) {
+    const int64_t blocks = (count + BLOCK - 1) / BLOCK;
+    float *memory = tk_allocate(2 * blocks + 1);
+    binary_job j = {.logits = logits, .targets = targets, .count = count, .sums = (double *)memory};
+    tk_parallel(blocks, binary_block, &j);
+    double sum = 0;
+    for (int64_t block = 0; block < blocks; block++) sum += j.sums[block];
+    tk_release(memory, 2 * blocks + 1);
+    return sum;
+}
+
+static void binary_gradient_block(void *context, int64_t block, int worker) {
+    (void)worker;
+    const binary_job *j = context;
+    const int64_t start = block * BLOCK, left = j->count - start;
+    tk_kernels()->binary_cross_entropy_gradient_range(j->logits + start, j->targets + start, j->scale,
+                                                      j->gradient + start, left < BLOCK ? left : BLOCK);
+}
+
+void tk_binary_cross_entropy_backward(const float *logits, const float *targets, float scale, float *gradient,
+                                      int64_t count) {
+    binary_job j = {.logits = logits, .targets = targets, .gradient = gradient, .scale = scale, .count = count};
+    tk_parallel((count + BLOCK - 1) / BLOCK, binary_gradient_block, &j);
+}

@@ -2,7 +2,7 @@
 #include "table.h"
 #include <math.h>
 
-enum { BLOCK = 1 << 14, MAXIMUM_BLOCKS = 256 };
+enum { BLOCK = 1 << 14 };
 
 typedef struct {
     float *weight, *first, *second;
@@ -11,7 +11,6 @@ typedef struct {
     struct tk_adam_factors adam;
     float rate, momentum, decay, scale;
     bool nesterov;
-    double *sums;
 } job;
 
 static int64_t blocks(int64_t count) { return (count + BLOCK - 1) / BLOCK; }
@@ -71,8 +70,24 @@ void tk_moving_average(float *average, const float *weight, int64_t count, float
     tk_parallel(blocks(count), moving_average_block, &j);
 }
 
+typedef struct {
+    const float *values;
+    int64_t count;
+    double *sums;
+} squares_job;
+
+static void squares_block(void *context, int64_t block, int worker) {
+    (void)worker;
+    const squares_job *j = context;
+    j->sums[block] = tk_kernels()->squares_range(j->values + block * BLOCK, length(j->count, block));
+}
+
 double tk_sum_of_squares(const float *values, int64_t count) {
+    float *memory = tk_allocate(2 * blocks(count) + 1);
+    squares_job j = {values, count, (double *)memory};
+    tk_parallel(blocks(count), squares_block, &j);
     double sum = 0;
-    for (int64_t i = 0; i < count; i++) sum += (double)values[i] * values[i];
+    for (int64_t block = 0; block < blocks(count); block++) sum += j.sums[block];
+    tk_release(memory, 2 * blocks(count) + 1);
     return sum;
 }

@@ -10,6 +10,8 @@ struct tk_adam_factors {
 struct tk_table {
 #define X(result, name, arguments) result (*name) arguments;
 #include "kernels/elementwise.def"
+#include "kernels/axis.def"
+#include "kernels/normalization.def"
 #include "kernels/optimizer.def"
 #include "kernels/attention.def"
 #include "kernels/depthwise.def"

@@ -5,7 +5,7 @@ import TesseraModels
 import TesseraNN
 import TesseraTraining
 
-struct BenchCommand: ParsableCommand {
+struct BenchCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "bench", abstract: "The median time of a forward pass, or of a training step, on random input.",
         discussion: "Example: tessera bench deit_tiny_patch16_224 --batch 16 --train")
@@ -38,7 +38,7 @@ struct BenchCommand: ParsableCommand {
         guard (1...100_000).contains(runs) else { throw ValidationError("--runs: found \(runs), expected 1 to 100000") }
     }
 
-    func run() throws {
+    func perform() throws {
         compute.apply()
         var configuration = try Registry.entry(model).configuration
         if let modelArgs {
@@ -52,7 +52,9 @@ struct BenchCommand: ParsableCommand {
         network.initialize(seed: 0)
         let load = Date().timeIntervalSince(loadStart)
         var generator = RandomGenerator(seed: 1)
-        let images = Tensor([batch, configuration.imageSize.height, configuration.imageSize.width, configuration.channels]) {
+        let images = Tensor([
+            batch, configuration.imageSize.height, configuration.imageSize.width, configuration.channels,
+        ]) {
             for i in $0.indices { $0[i] = generator.normal() }
         }
         let precision = compute.precision ?? (train ? .automatic : .float32)
@@ -80,7 +82,8 @@ struct BenchCommand: ParsableCommand {
         if json { return printJSON(JSON(members)) }
         print(
             String(
-                format: "%@  batch %d  %@  %d threads (%@)  %@: median %.2f ms, min %.2f ms, %.1f images/s, %.1f GFLOP/s, %.0f MB",
+                format:
+                    "%@  batch %d  %@  %d threads (%@)  %@: median %.2f ms, min %.2f ms, %.1f images/s, %.1f GFLOP/s, %.0f MB",
                 model, batch, precision.rawValue, Processor.threads, Processor.instructionSet,
                 train ? "training step" : "forward", median, times[0], 1000 * Double(batch) / median,
                 2e-6 * Double(work) / median, peakMemory))
@@ -106,7 +109,7 @@ struct BenchCommand: ParsableCommand {
     /// The most memory that the process has held, in 2²⁰ bytes.
     private var peakMemory: Double {
         var usage = rusage()
-        getrusage(RUSAGE_SELF, &usage)
+        getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
         return Double(usage.ru_maxrss) / 1024
     }
 }

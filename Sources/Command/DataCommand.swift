@@ -1,8 +1,9 @@
 import ArgumentParser
+import Foundation
 import Tessera
 import TesseraData
 
-struct DataCommand: ParsableCommand {
+struct DataCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "data", abstract: "Tells what is in a data set, and names every file that cannot be read.",
         discussion: """
@@ -21,25 +22,55 @@ struct DataCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Refuse images with more pixels.", valueName: "n"))
     var pixelLimit = Image.defaultPixelLimit
 
+    @Option(help: ArgumentHelp("Write held-out images as PNG files into this folder instead.", valueName: "folder"))
+    var writeImages: String?
+
+    @Option(help: ArgumentHelp("How many images to write.", valueName: "n"))
+    var count = 10
+
     @Flag(help: "Print JSON.")
     var json = false
 
+    func validate() throws {
+        guard count > 0 else { throw ValidationError("--count: found \(count), expected 1 or more") }
+    }
+
     /// Exit status 1 if any image cannot be read.
-    func run() throws {
+    func perform() throws {
         let source = try DataSource.open(data, format: format, pixelLimit: pixelLimit)
+        if let writeImages { return try write(source.evaluation, to: writeImages) }
         let splits = [("train", source.train), ("validation", source.validation)].compactMap { name, data in
             data.map { (name, DatasetReport(scanning: $0)) }
         }
         if json {
-            printJSON(JSON([
-                "name": .string(source.name), "path": .string(source.path), "format": .string(source.format.rawValue),
-                "splits": .object(splits.map { JSON.Member($0, $1.json) }),
-            ]), indented: true)
+            printJSON(
+                JSON([
+                    "name": .string(source.name), "path": .string(source.path),
+                    "format": .string(source.format.rawValue),
+                    "splits": .object(splits.map { JSON.Member($0, $1.json) }),
+                ]), indented: true)
         } else {
             print("\(source.name): \(source.format.rawValue), \(source.path)")
             for (name, check) in splits { show(name, check) }
         }
         if splits.contains(where: { !$0.1.unreadable.isEmpty }) { throw ExitCode(1) }
+    }
+
+    /// One image of each class in turn, named by its class and place.
+    private func write(_ dataset: any Dataset, to folder: String) throws {
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        var byClass = [[Int]](repeating: [], count: dataset.classNames.count)
+        for index in 0..<dataset.count { byClass[Int(dataset.label(at: index))].append(index) }
+        let rounds = (0..<(byClass.map(\.count).max() ?? 0)).lazy.flatMap { round in
+            byClass.compactMap { round < $0.count ? $0[round] : nil }
+        }
+        for index in rounds.prefix(count) {
+            let name = dataset.classNames[Int(dataset.label(at: index))]
+                .map { $0.isLetter || $0.isNumber ? $0 : "-" }
+            let path = "\(folder)/\(String(name))-\(index).png"
+            try dataset.image(at: index).writePNG(to: path)
+            print(path)
+        }
     }
 
     private func show(_ name: String, _ check: DatasetReport) {

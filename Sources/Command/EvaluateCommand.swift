@@ -4,13 +4,13 @@ import Tessera
 import TesseraData
 import TesseraTraining
 
-struct EvaluateCommand: ParsableCommand {
+struct EvaluateCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "evaluate", abstract: "Accuracy, loss and confusion of a trained model on labelled images.",
         discussion: "Example: tessera evaluate runs/first --data fashion-mnist")
 
-    @Argument(help: "A run folder, or a weight file beside its config.json.")
-    var run: String
+    @Argument(help: ArgumentHelp("A run folder, or a weight file beside its config.json.", valueName: "run"))
+    var model: String
 
     @OptionGroup var source: DataOptions
 
@@ -29,9 +29,9 @@ struct EvaluateCommand: ParsableCommand {
         guard (1...65536).contains(batch) else { throw ValidationError("--batch: found \(batch), expected 1 to 65536") }
     }
 
-    func run() throws {
+    func perform() throws {
         compute.apply()
-        let model = try TrainedModel(run)
+        let model = try TrainedModel(model)
         let dataset = try source.open().evaluation
         try model.require(dataset.classNames, from: source.data)
         let loader = Loader(
@@ -80,7 +80,8 @@ extension TrainedModel {
     func require(_ classes: [String], from data: String) throws {
         guard classes.count <= configuration.classCount else {
             throw DataError(
-                data, "has \(classes.count) classes, the model knows \(configuration.classCount); expected at most as many")
+                data,
+                "has \(classes.count) classes, the model knows \(configuration.classCount); expected at most as many")
         }
     }
 }

@@ -5,7 +5,7 @@ import TesseraData
 import TesseraIO
 import TesseraTraining
 
-struct FeaturesCommand: ParsableCommand {
+struct FeaturesCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "features", abstract: "Writes what a model computes for each image: pooled features and logits.",
         discussion: """
@@ -14,8 +14,8 @@ struct FeaturesCommand: ParsableCommand {
             Example: tessera features runs/first photos/ --out features.safetensors
             """)
 
-    @Argument(help: "A run folder, or a weight file beside its config.json.")
-    var run: String
+    @Argument(help: ArgumentHelp("A run folder, or a weight file beside its config.json.", valueName: "run"))
+    var model: String
 
     @OptionGroup var input: ImageArguments
 
@@ -27,9 +27,9 @@ struct FeaturesCommand: ParsableCommand {
 
     @OptionGroup var compute: ComputeOptions
 
-    func run() throws {
+    func perform() throws {
         compute.apply()
-        let model = try TrainedModel(run)
+        let model = try TrainedModel(model)
         let files = try input.files()
         guard !files.isEmpty else { throw DataError("images", "none given") }
         let results = try files.map { file in
@@ -47,7 +47,7 @@ struct FeaturesCommand: ParsableCommand {
     }
 }
 
-struct ExplainCommand: ParsableCommand {
+struct ExplainCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "explain", abstract: "Shows where a model looks: attention rollout over the image.",
         discussion: """
@@ -55,8 +55,8 @@ struct ExplainCommand: ParsableCommand {
             Example: tessera explain runs/first shirt.png --out shirt-attention.png
             """)
 
-    @Argument(help: "A run folder, or a weight file beside its config.json.")
-    var run: String
+    @Argument(help: ArgumentHelp("A run folder, or a weight file beside its config.json.", valueName: "run"))
+    var model: String
 
     @Argument(help: "An image file (JPEG, PNG, WebP).")
     var image: String
@@ -69,9 +69,9 @@ struct ExplainCommand: ParsableCommand {
 
     @OptionGroup var compute: ComputeOptions
 
-    func run() throws {
+    func perform() throws {
         compute.apply()
-        let model = try TrainedModel(run)
+        let model = try TrainedModel(model)
         let picture = try Image(contentsOf: image, pixelLimit: pixelLimit)
         guard let map = model.attentionImage(picture) else {
             throw DataError(

@@ -3,9 +3,10 @@ import Tessera
 import TesseraIO
 import TesseraModels
 
-struct ForwardCommand: ParsableCommand {
+struct ForwardCommand: Verb {
     static let configuration = CommandConfiguration(
-        commandName: "forward", abstract: "Raw tensors in, raw tensors out: holds a model against its PyTorch original.",
+        commandName: "forward",
+        abstract: "Raw tensors in, raw tensors out: holds a model against its PyTorch original.",
         discussion: """
             The fixture's metadata name the model (system, reference, config), its tensors are param.KEY, input and
             cotangent, in PyTorch's layout. The output file has output and, with --gradients, grad_input and grad.KEY.
@@ -23,7 +24,7 @@ struct ForwardCommand: ParsableCommand {
 
     @OptionGroup var compute: ComputeOptions
 
-    func run() throws {
+    func perform() throws {
         compute.apply()
         let file = try Safetensors(fixture)
         let tensors = Dictionary(uniqueKeysWithValues: try file.tensors())

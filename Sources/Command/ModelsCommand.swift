@@ -2,7 +2,7 @@ import ArgumentParser
 import Tessera
 import TesseraModels
 
-struct ModelsCommand: ParsableCommand {
+struct ModelsCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "models", abstract: "Lists the models: name, paper, year, parameters, multiply-adds, input.",
         discussion: "Example: tessera models cct")
@@ -13,7 +13,7 @@ struct ModelsCommand: ParsableCommand {
     @Flag(help: "Print JSON.")
     var json = false
 
-    func run() throws {
+    func perform() throws {
         let wanted = text.lowercased()
         let entries = Registry.systems.flatMap { system in
             system.variants.filter { entry in
@@ -24,7 +24,9 @@ struct ModelsCommand: ParsableCommand {
         if let exact = entries.first(where: { $0.1.name == text }), json {
             return printJSON(description(exact.0, exact.1), indented: true)
         }
-        guard !entries.isEmpty else { throw try UnknownModelError(name: text, nearest: nearest(text)) }
+        guard !entries.isEmpty else {
+            throw UnknownModelError(name: text, nearest: nearestNames(to: text, in: Registry.entries.map(\.name)))
+        }
         if json { return printJSON(.array(entries.map(description)), indented: true) }
         let rows = entries.map { system, entry -> [String] in
             let size = entry.measure()
@@ -43,10 +45,6 @@ struct ModelsCommand: ParsableCommand {
             }
             print(cells.joined(separator: "  "))
         }
-    }
-
-    private func nearest(_ text: String) throws -> [String] {
-        nearestNames(to: text, in: Registry.entries.map(\.name))
     }
 
     private func millions(_ count: Int) -> String {

@@ -29,13 +29,13 @@ struct ImageArguments: ParsableArguments {
     }
 }
 
-struct PredictCommand: ParsableCommand {
+struct PredictCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "predict", abstract: "Names what is in images.",
         discussion: "Example: tessera predict runs/first shirt.png photos/ --top 3")
 
-    @Argument(help: "A run folder, or a weight file beside its config.json.")
-    var run: String
+    @Argument(help: ArgumentHelp("A run folder, or a weight file beside its config.json.", valueName: "run"))
+    var model: String
 
     @OptionGroup var input: ImageArguments
 
@@ -52,9 +52,9 @@ struct PredictCommand: ParsableCommand {
     }
 
     /// Images that cannot be read are reported in their place; the exit status is then 1.
-    func run() throws {
+    func perform() throws {
         compute.apply()
-        let model = try TrainedModel(run)
+        let model = try TrainedModel(model)
         let labels = model.labels
         var failures = 0
         for file in try input.files() {
@@ -74,14 +74,17 @@ struct PredictCommand: ParsableCommand {
             if json {
                 let predictions = order.map { index in
                     JSON([
-                        "label": .string(labels[index]), "index": JSON(index), "probability": JSON(Double(scores[index])),
+                        "label": .string(labels[index]), "index": JSON(index),
+                        "probability": JSON(Double(scores[index])),
                     ])
                 }
-                printJSON(JSON([
-                    "file": .string(file), "predictions": .array(predictions), "milliseconds": JSON(milliseconds),
-                ]))
+                printJSON(
+                    JSON([
+                        "file": .string(file), "predictions": .array(predictions), "milliseconds": JSON(milliseconds),
+                    ]))
             } else {
-                print("\(file): " + order.map { "\(labels[$0]) \(percent(Double(scores[$0])))" }.joined(separator: ", "))
+                print(
+                    "\(file): " + order.map { "\(labels[$0]) \(percent(Double(scores[$0])))" }.joined(separator: ", "))
             }
         }
         if failures > 0 { throw ExitCode(1) }

@@ -17,7 +17,8 @@ struct RecipeOptions: ParsableArguments {
     @Option(help: "Learning rate at the start of the warm-up.") var warmupLr = standard.warmupRate
     @Option(help: "Epochs of linear warm-up.") var warmupEpochs = standard.warmupEpochs
     @Option(help: "Epochs at --min-lr after the cosine.") var cooldownEpochs = standard.cooldownEpochs
-    @Option(help: "Decay of matrices (not of biases, norms and position tables).") var weightDecay = standard.weightDecay
+    @Option(help: "Decay of matrices (not of biases, norms and position tables).") var weightDecay = standard
+        .weightDecay
     @Option(help: "Momentum of SGD.") var momentum = standard.momentum
     @Option(help: "Clip the gradient to this norm.") var clipGrad: Double?
     @Option(help: "Label smoothing.") var smoothing = standard.smoothing
@@ -27,14 +28,17 @@ struct RecipeOptions: ParsableArguments {
     @Option(help: "How often CutMix is taken when both are on.") var mixupSwitchProb = standard.mixupSwitchProbability
     @Option(help: "Stop mixing from this epoch on.") var mixupOffEpoch: Int?
     @Option(help: "How often an image is mirrored.") var hflip = standard.horizontalFlip
-    @Option(help: "Random crops after padding with so many zeros, instead of random resized crops.") var cropPadding: Int?
+    @Option(help: "Random crops after padding with so many zeros, instead of random resized crops.") var cropPadding:
+        Int?
     @Option(parsing: .upToNextOption, help: "Area of random resized crops: two numbers.") var scale = standard.scale
     @Option(parsing: .upToNextOption, help: "Aspect of random resized crops: two numbers.") var ratio = standard.ratio
-    @Option(name: .customLong("aa"), help: "Augmentation policy, such as rand-m9-mstd0.5-inc1.") var autoAugment: String?
+    @Option(name: .customLong("aa"), help: "Augmentation policy, such as rand-m9-mstd0.5-inc1.") var autoAugment:
+        String?
     @Option(help: "How often a box is erased.") var reprob = standard.eraseProbability
     @Option(help: "Strength of colour jitter; 0 is off.") var colorJitter = standard.colorJitter
     @Option(help: "Average the weights with this decay, and keep the average.") var modelEmaDecay: Double?
-    @Option(help: "Part of the images to hold out where the data holds out none.") var valSplit = standard.validationFraction
+    @Option(help: "Part of the images to hold out where the data holds out none.") var valSplit = standard
+        .validationFraction
     @Option(help: "Threads that read and augment images.") var workers = standard.workers
     @Option(help: "Seconds between checkpoints inside an epoch.") var checkpointSeconds = standard.checkpointSeconds
 

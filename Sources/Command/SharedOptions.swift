@@ -8,7 +8,9 @@ struct ComputeOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Threads (default: the cores that the process may use).", valueName: "n"))
     var threads: Int?
 
-    @Option(help: "Arithmetic of matrix products: float32 or bfloat16 (default: the faster one for training, else float32).")
+    @Option(
+        help: "Arithmetic of matrix products: float32 or bfloat16 (default: the faster one for training, else float32)."
+    )
     var precision: Precision?
 
     func validate() throws {

@@ -3,6 +3,7 @@ import Foundation
 import Tessera
 
 /// The command: argument parsing and printing only.
+@main
 struct TesseraCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "tessera",
@@ -19,20 +20,16 @@ struct TesseraCommand: ParsableCommand {
         ])
 }
 
-@main
-enum Main {
-    static func main() {
-        var command: any ParsableCommand
-        do { command = try TesseraCommand.parseAsRoot() } catch { TesseraCommand.exit(withError: error) }
-        do { try command.run() } catch let error as ExitCode {
-            exit(error.rawValue)
-        } catch let error as ValidationError {
-            TesseraCommand.exit(withError: error)
-        } catch let error as CleanExit {
-            TesseraCommand.exit(withError: error)
-        } catch {
+/// A verb of the command. What its work throws becomes one line on standard error and exit status 1.
+protocol Verb: ParsableCommand {
+    func perform() throws
+}
+
+extension Verb {
+    func run() throws {
+        do { try perform() } catch let status as ExitCode { throw status } catch {
             standardError("tessera: \(error)")
-            exit(1)
+            throw ExitCode(1)
         }
     }
 }

@@ -7,7 +7,7 @@ import TesseraIO
 import TesseraModels
 import TesseraTraining
 
-struct TrainCommand: ParsableCommand {
+struct TrainCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "train", abstract: "Trains a model from scratch, from weights, or goes on with a stopped run.",
         discussion: """
@@ -32,13 +32,16 @@ struct TrainCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Go on with this run, with the settings it began with.", valueName: "run"))
     var resume: String?
 
-    @Option(help: ArgumentHelp("Start from these weights; the head is replaced if the classes differ.", valueName: "run"))
+    @Option(
+        help: ArgumentHelp("Start from these weights; the head is replaced if the classes differ.", valueName: "run"))
     var from: String?
 
     @Flag(help: "Delete a run that is already in the folder.")
     var overwrite = false
 
-    @Option(help: ArgumentHelp("Height and width of the input (default: small images keep their size, else the model's).", valueName: "n"))
+    @Option(
+        help: ArgumentHelp(
+            "Height and width of the input (default: small images keep their size, else the model's).", valueName: "n"))
     var imageSize: Int?
 
     @Option(help: ArgumentHelp("Constructor arguments of the model as JSON.", valueName: "json"))
@@ -62,7 +65,8 @@ struct TrainCommand: ParsableCommand {
     func validate() throws {
         if resume != nil {
             guard model == nil, data == nil, out == nil, from == nil else {
-                throw ValidationError("--resume goes on with a run as it began: no model, --data, --out or --from with it")
+                throw ValidationError(
+                    "--resume goes on with a run as it began: no model, --data, --out or --from with it")
             }
             return
         }
@@ -71,7 +75,7 @@ struct TrainCommand: ParsableCommand {
         }
     }
 
-    func run() throws {
+    func perform() throws {
         compute.apply()
         let line = ProgressLine(quiet: quiet)
         let run = try resume.map { try TrainingRun.resume(at: $0) { line.finish("tessera: \($0)") } } ?? begin()
@@ -81,21 +85,25 @@ struct TrainCommand: ParsableCommand {
         for name in run.unreadable.prefix(20) { line.finish("skipped: \(name)") }
         if run.unreadable.count > 20 { line.finish("skipped: \(run.unreadable.count - 20) more images") }
         guard isDone else {
-            line.finish("interrupted after epoch \(run.trainer.state.epoch), step \(run.trainer.state.batch); "
-                + "go on with: tessera train --resume \(run.folder.path)")
+            line.finish(
+                "interrupted after epoch \(run.trainer.state.epoch), step \(run.trainer.state.batch); "
+                    + "go on with: tessera train --resume \(run.folder.path)")
             throw ExitCode(130)
         }
         let result = try run.finish()
         let accuracy = String(format: "%.2f", 100 * result.top1)
         if json {
-            printJSON(JSON([
-                "run": .string(run.folder.path), "top1": JSON(result.top1), "top5": JSON(result.top5),
-                "loss": JSON(result.loss), "images": JSON(result.images), "seconds": JSON(run.trainer.state.seconds),
-                "epochs": JSON(run.trainer.state.epoch), "unreadable": JSON(run.unreadable.count),
-            ]))
+            printJSON(
+                JSON([
+                    "run": .string(run.folder.path), "top1": JSON(result.top1), "top5": JSON(result.top5),
+                    "loss": JSON(result.loss), "images": JSON(result.images),
+                    "seconds": JSON(run.trainer.state.seconds),
+                    "epochs": JSON(run.trainer.state.epoch), "unreadable": JSON(run.unreadable.count),
+                ]))
         } else {
-            print("accuracy \(accuracy) % on \(grouped(result.images)) images, "
-                + "trained in \(clock(run.trainer.state.seconds)); \(run.folder.file("report.html"))")
+            print(
+                "accuracy \(accuracy) % on \(grouped(result.images)) images, "
+                    + "trained in \(clock(run.trainer.state.seconds)); \(run.folder.file("report.html"))")
         }
     }
 
@@ -112,9 +120,10 @@ struct TrainCommand: ParsableCommand {
 
     private func describe(_ run: TrainingRun, _ line: ProgressLine) {
         let precision = run.plan.options.precision ?? .automatic
-        line.finish("\(run.plan.model): \(grouped(run.trained.model.parameterCount)) parameters, "
-            + "\(grouped(run.imageCount)) training images, \(precision.rawValue) on \(Processor.threads) threads "
-            + "(\(Processor.instructionSet))")
+        line.finish(
+            "\(run.plan.model): \(grouped(run.trained.model.parameterCount)) parameters, "
+                + "\(grouped(run.imageCount)) training images, \(precision.rawValue) on \(Processor.threads) threads "
+                + "(\(Processor.instructionSet))")
     }
 
     private func show(_ event: TrainingEvent, _ run: TrainingRun, _ line: ProgressLine) {

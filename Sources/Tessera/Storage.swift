@@ -6,6 +6,9 @@ package final class Storage: @unchecked Sendable {
     package let count: Int
     private let owner: AnyObject?
 
+    /// Whether this memory may be written: it is not someone else's.
+    var isOwned: Bool { owner == nil }
+
     /// Uninitialised memory.
     init(count: Int) {
         self.count = count

@@ -1,7 +1,9 @@
+import CKernels
+
 /// One recorded value: a leaf (parameter or traced input) or the result of an operation.
 package final class Node: @unchecked Sendable {
     package let operation: (any Operation)?
-    package let inputs: [Tensor]
+    package private(set) var inputs: [Tensor]
     package let output: Shape
     var saved: [Tensor]
 
@@ -18,6 +20,13 @@ package final class Node: @unchecked Sendable {
         self.inputs = inputs
         self.output = output
         self.saved = saved
+    }
+
+    /// Lets go of what came before, so that a tensor that outlives its tape does not hold a chain of predecessors, whose
+    /// release would be recursive.
+    func cut() {
+        inputs = []
+        saved = []
     }
 }
 
@@ -49,7 +58,9 @@ public final class Tape: @unchecked Sendable {
 
     deinit {
         // From the end, so that no node's release releases a chain of predecessors recursively.
-        while nodes.popLast() != nil {}
+        while let node = nodes.popLast() {
+            if purpose == .gradients { node.cut() }
+        }
     }
 
     /// Runs `body` while this tape records.
@@ -100,6 +111,7 @@ public final class Tape: @unchecked Sendable {
         gradients.add(seed.detached, to: end)
         Tape.pause {
             while let node = nodes.popLast() {
+                defer { node.cut() }
                 guard let operation = node.operation, let gradient = gradients.take(node) else { continue }
                 let context = BackwardContext(
                     gradient: gradient, inputShapes: node.inputs.map(\.shape), saved: node.saved,
@@ -131,12 +143,20 @@ public struct Gradients {
 
     mutating func take(_ node: Node) -> Tensor? { values.removeValue(forKey: ObjectIdentifier(node))?.gradient }
 
+    /// Adds in place where nobody else sees the sum: its memory is this dictionary's alone, unless the first gradient
+    /// was passed on as it came (by an addition, a reshape, or the caller's cotangent).
     mutating func add(_ gradient: Tensor, to node: Node) {
         let key = ObjectIdentifier(node)
-        if let sum = values.removeValue(forKey: key) {
-            values[key] = (node, sum.gradient + gradient)
-        } else {
+        guard var storage = values[key]?.gradient.storage else {
             values[key] = (node, gradient)
+            return
+        }
+        values[key] = nil
+        if isKnownUniquelyReferenced(&storage) && storage.isOwned {
+            withExtendedLifetime(gradient) { tk_accumulate(storage.pointer, gradient.pointer, Int64(gradient.count)) }
+            values[key] = (node, Tensor(shape: gradient.shape, storage: storage))
+        } else {
+            values[key] = (node, Tensor(shape: gradient.shape, storage: storage) + gradient)
         }
     }
 }

@@ -275,7 +275,8 @@ extension CompactTransformer.Configuration {
         let grid = grid(imageSize)
         guard grid.height > 0, grid.width > 0, kernel <= min(imageSize.height, imageSize.width) + 2 * padding else {
             throw ArgumentError(
-                field: "img_size", found: "\(imageSize)", expected: "an image that the tokenizer does not shrink to nothing")
+                field: "img_size", found: "\(imageSize)",
+                expected: "an image that the tokenizer does not shrink to nothing")
         }
     }
 
@@ -301,14 +302,14 @@ extension CompactTransformer.Configuration {
     }
 
     /// CCT-2/3×2 for 32×32 images: two layers, two 3×3 convolutions, 0.28 M parameters.
-    public static let cct2_3x2 = Self(.cct, 2, kernel: 3, convolutions: 2)
-    public static let cct4_3x2 = Self(.cct, 4, kernel: 3, convolutions: 2)
-    public static let cct6_3x1 = Self(.cct, 6, kernel: 3)
-    public static let cct6_3x2 = Self(.cct, 6, kernel: 3, convolutions: 2)
-    public static let cct7_3x1 = Self(.cct, 7, kernel: 3)
-    public static let cct7_3x2 = Self(.cct, 7, kernel: 3, convolutions: 2)
-    public static let cct7_7x2 = Self(.cct, 7, kernel: 7, convolutions: 2, image: 224, classes: 102)
-    public static let cct14_7x2 = Self(.cct, 14, kernel: 7, convolutions: 2, image: 224, classes: 1000)
+    public static let cct2k3x2 = Self(.cct, 2, kernel: 3, convolutions: 2)
+    public static let cct4k3x2 = Self(.cct, 4, kernel: 3, convolutions: 2)
+    public static let cct6k3x1 = Self(.cct, 6, kernel: 3)
+    public static let cct6k3x2 = Self(.cct, 6, kernel: 3, convolutions: 2)
+    public static let cct7k3x1 = Self(.cct, 7, kernel: 3)
+    public static let cct7k3x2 = Self(.cct, 7, kernel: 3, convolutions: 2)
+    public static let cct7k7x2 = Self(.cct, 7, kernel: 7, convolutions: 2, image: 224, classes: 102)
+    public static let cct14k7x2 = Self(.cct, 14, kernel: 7, convolutions: 2, image: 224, classes: 1000)
 }
 
 extension CompactTransformer {
@@ -319,17 +320,17 @@ extension CompactTransformer {
             variants.append((name, configuration))
             variants.append((name + "_sine", configuration.sine()))
         }
-        add("cct_2_3x2_32", .cct2_3x2)
-        add("cct_4_3x2_32", .cct4_3x2)
-        add("cct_6_3x1_32", .cct6_3x1)
-        add("cct_6_3x2_32", .cct6_3x2)
-        add("cct_7_3x1_32", .cct7_3x1)
+        add("cct_2_3x2_32", .cct2k3x2)
+        add("cct_4_3x2_32", .cct4k3x2)
+        add("cct_6_3x1_32", .cct6k3x1)
+        add("cct_6_3x2_32", .cct6k3x2)
+        add("cct_7_3x1_32", .cct7k3x1)
         let hundred = C(.cct, 7, kernel: 3, classes: 100)
         variants += [("cct_7_3x1_32_c100", hundred), ("cct_7_3x1_32_sine_c100", hundred.sine())]
-        add("cct_7_3x2_32", .cct7_3x2)
-        add("cct_7_7x2_224", .cct7_7x2)
+        add("cct_7_3x2_32", .cct7k3x2)
+        add("cct_7_7x2_224", .cct7k7x2)
         variants += [
-            ("cct_14_7x2_224", .cct14_7x2),
+            ("cct_14_7x2_224", .cct14k7x2),
             ("cct_14_7x2_384", C(.cct, 14, kernel: 7, convolutions: 2, image: 384, classes: 1000)),
             ("cct_14_7x2_384_fl", C(.cct, 14, kernel: 7, convolutions: 2, image: 384, classes: 102)),
         ]

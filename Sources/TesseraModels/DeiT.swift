@@ -88,7 +88,7 @@ public struct DeiTConfiguration: ClassifierConfiguration, Hashable {
     }
 }
 
-extension DistilledVisionTransformer {
+extension DeiTConfiguration {
     static let system = ModelSystem(
         id: "deit", title: "Training data-efficient image transformers & distillation through attention", year: 2020,
         arxiv: "2012.12877",

@@ -51,7 +51,7 @@ extension ClassifierConfiguration {
 public enum Registry {
     /// In the order of their papers.
     public static let systems: [ModelSystem] = [
-        VisionTransformer.system, DistilledVisionTransformer.system, CompactTransformer.system,
+        VisionTransformer.system, DeiTConfiguration.system, CompactTransformer.system,
     ]
 
     public static let entries: [ModelEntry] = systems.flatMap(\.variants)
@@ -78,8 +78,11 @@ public struct UnknownModelError: Error, Equatable, CustomStringConvertible {
     public let name: String
     public let nearest: [String]
 
+    public init(name: String, nearest: [String]) { (self.name, self.nearest) = (name, nearest) }
+
     public var description: String {
-        let advice = nearest.isEmpty ? "`tessera models` lists them all" : "did you mean \(nearest.joined(separator: ", "))?"
+        let advice =
+            nearest.isEmpty ? "`tessera models` lists them all" : "did you mean \(nearest.joined(separator: ", "))?"
         return "unknown model \(name): \(advice)"
     }
 }

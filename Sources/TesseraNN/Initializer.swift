@@ -14,7 +14,9 @@ public struct Initializer: Sendable {
     public static let zeros = constant(0)
     public static let ones = constant(1)
 
-    public static func constant(_ value: Float) -> Initializer { Initializer { buffer, _ in buffer.update(repeating: value) } }
+    public static func constant(_ value: Float) -> Initializer {
+        Initializer { buffer, _ in buffer.update(repeating: value) }
+    }
 
     /// Normal with mean 0.
     public static func normal(_ standardDeviation: Float) -> Initializer {

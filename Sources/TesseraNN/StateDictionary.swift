@@ -7,6 +7,10 @@ public struct StateDictionaryError: Error, CustomStringConvertible, Equatable {
     /// Lines such as `head.weight: found [10, 192], expected [1000, 192]`.
     public var misshaped: [String] = []
 
+    public init(missing: [String] = [], unexpected: [String] = [], misshaped: [String] = []) {
+        (self.missing, self.unexpected, self.misshaped) = (missing, unexpected, misshaped)
+    }
+
     public var isEmpty: Bool { missing.isEmpty && unexpected.isEmpty && misshaped.isEmpty }
 
     public var description: String {

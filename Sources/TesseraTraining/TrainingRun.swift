@@ -62,7 +62,8 @@ public final class TrainingRun {
         let problems = plan.options.problems(images: data.train.count, classes: configuration.classes)
         guard problems.isEmpty else { throw OptionsError(problems: problems) }
         let preprocessing = Preprocessing(configuration.imageSize, sample.channels, data.name)
-        let file = try TesseraIO.ModelConfiguration(
+        _ = try TrainingTransform(preprocessing, plan.options.augmentation)
+        let file = TesseraIO.ModelConfiguration(
             architecture: plan.model, classCount: configuration.classes, modelArguments: modelArguments,
             preprocessing: preprocessing.file, labels: data.train.classNames, tessera: JSON(encoding: plan))
         let model = configuration.makeModel()

@@ -55,8 +55,8 @@ import Testing
         #expect(refusal(vit, #"{"depht": 3}"#).contains("depth"))
         #expect(refusal(vit, #"{"depth": 0}"#).contains("1 to 1024"))
         #expect(refusal(vit, #"{"global_pool": "max"}"#).contains("token, avg"))
-        #expect(refusal(CompactTransformer.Configuration.cct2_3x2, #"{"img_size": 28}"#) == "accepted")
-        #expect(refusal(CompactTransformer.Configuration.cct2_3x2, #"{"kernel_size": 99}"#).contains("img_size"))
+        #expect(refusal(CompactTransformer.Configuration.cct2k3x2, #"{"img_size": 28}"#) == "accepted")
+        #expect(refusal(CompactTransformer.Configuration.cct2k3x2, #"{"kernel_size": 99}"#).contains("img_size"))
     }
 
     @Test func weightsOfAnotherArchitectureAreNamed() throws {
@@ -91,7 +91,7 @@ import Testing
                 let image = Tensor(repeating: 0.5, [2, side + extra, side + extra, configuration.channels])
                 let logits = model(image)
                 #expect(logits.shape == [2, 3])
-                #expect(logits.scalars.allSatisfy(\.isFinite))
+                #expect(logits.scalars.allSatisfy { $0.isFinite })
             }
         }
     }

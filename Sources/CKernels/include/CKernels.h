@@ -12,4 +12,6 @@
 #include "tk_convolution.h"
 #include "tk_elementwise.h"
 #include "tk_loss.h"
+#include "tk_movement.h"
+#include "tk_normalization.h"
 #include "tk_optimizer.h"

@@ -45,3 +45,9 @@ void tk_max_pool_backward(const tk_pooling *p, const float *y_gradient, const ui
 
 /// y = x with its axes in another order: y's axis i is x's axis order[i]. At most 8 axes.
 void tk_permute(const float *x, float *y, const int64_t *extents, const int *order, int rank);
+
+/// y += x.
+void tk_accumulate(float *y, const float *x, int64_t count);
+
+/// y = x^exponent.
+void tk_power(const float *x, float exponent, float *y, int64_t count);

@@ -14,3 +14,9 @@ void tk_cross_entropy_backward(const float *probabilities, const float *targets,
 /// y = x * mask / (1 - rate), where the mask of element i is drawn from a counter-based hash of (seed, i): the same
 /// call on a gradient is the backward pass.
 void tk_dropout(const float *x, float *y, int64_t count, float rate, uint64_t seed);
+
+/// The sum of -t log s(x) - (1 - t) log(1 - s(x)) over all elements, where s is the logistic function and t the target.
+double tk_binary_cross_entropy(const float *logits, const float *targets, int64_t count);
+/// gradient = scale * (s(x) - t).
+void tk_binary_cross_entropy_backward(const float *logits, const float *targets, float scale, float *gradient,
+                                      int64_t count);

@@ -5,6 +5,8 @@
 #include "activation.h"
 
 #include "elementwise.h"
+#include "axis.h"
+#include "normalization.h"
 #include "optimizer.h"
 #include "product.h"
 #include "attention.h"
@@ -13,6 +15,8 @@
 const struct tk_table TK_KERNEL(tk_table) = {
 #define X(result, name, arguments) .name = TK_KERNEL(name),
 #include "elementwise.def"
+#include "axis.def"
+#include "normalization.def"
 #include "optimizer.def"
 #include "attention.def"
 #include "depthwise.def"

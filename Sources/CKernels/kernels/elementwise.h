@@ -121,15 +121,25 @@ static void TK_KERNEL(add_scaled)(const float *x, float scale, float *sum, int64
     FOR_VECTORS(i, count, store_lanes(sum + i, fma_((vfloat)scale, load_lanes(x + i, lanes), load_lanes(sum + i, lanes)), lanes);)
 }
 
+typedef int8_t vbyte __attribute__((ext_vector_type(TK_WIDTH)));
+
 static void TK_KERNEL(max_pool_place)(const float *x, int64_t channels, uint8_t place, float *best, uint8_t *places) {
-    if (places) {
-        for (int64_t c = 0; c < channels; c++) {
-            const bool greater = x[c] > best[c] || x[c] != x[c];
-            places[c] = greater ? place : places[c];
-            best[c] = greater ? x[c] : best[c];
-        }
-    } else {
-        for (int64_t c = 0; c < channels; c++) best[c] = x[c] > best[c] || x[c] != x[c] ? x[c] : best[c];
+    int64_t c = 0;
+    for (; c + TK_WIDTH <= channels; c += TK_WIDTH) {
+        const vfloat value = load(x + c), old = load(best + c);
+        const vint greater = (value > old) | (value != value);
+        store(best + c, vselect(greater, value, old));
+        if (!places) continue;
+        const vbyte mask = __builtin_convertvector(greater, vbyte);
+        vbyte kept;
+        memcpy(&kept, places + c, TK_WIDTH);
+        kept = (mask & (vbyte)(int8_t)place) | (~mask & kept);
+        memcpy(places + c, &kept, TK_WIDTH);
+    }
+    for (; c < channels; c++) {
+        if (!(x[c] > best[c] || x[c] != x[c])) continue;
+        best[c] = x[c];
+        if (places) places[c] = place;
     }
 }
 

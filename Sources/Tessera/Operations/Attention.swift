@@ -180,7 +180,8 @@ public final class AttentionProbe: @unchecked Sendable {
         func byHead(_ x: Tensor) -> Tensor {
             x.detached.reshaped([x.shape[0], x.shape[1], heads, size]).transposed([0, 2, 1, 3])
         }
-        let scores = byHead(q).multiplied(by: byHead(k), transposing: (false, true))
+        let scores =
+            byHead(q).multiplied(by: byHead(k), transposing: (false, true))
             * (scale ?? 1 / Float(size).squareRoot())
         weights.append((bias.map { scores + $0.detached } ?? scores).softmax(axis: -1))
     }

@@ -58,26 +58,3 @@ public func layerNorm(_ x: Tensor, weight: Tensor?, bias: Tensor?, epsilon: Floa
         LayerNormalization(epsilon: epsilon, hasWeight: weight != nil, hasBias: bias != nil),
         [x] + [weight, bias].compactMap { $0 })
 }
-
-/// Batch normalisation over all axes but the last, with the batch's own statistics.
-///
-/// - Returns: the normalised tensor, and the batch's mean and biased variance `[channels]`, which carry no gradient.
-public func batchNorm(
-    _ x: Tensor, weight: Tensor, bias: Tensor, epsilon: Float
-) -> (output: Tensor, mean: Tensor, variance: Tensor) {
-    let channels = x.shape[-1]
-    let rows = x.reshaped([channels == 0 ? 0 : x.count / channels, channels])
-    let mean = rows.mean(axes: [0])
-    let centred = rows - mean
-    let variance = centred.squared().mean(axes: [0])
-    let output = centred * (weight / (variance + epsilon).squareRoot()) + bias
-    return (output.reshaped(x.shape), mean.detached, variance.detached)
-}
-
-/// Batch normalisation with given statistics: (x − mean) / √(variance + ε) · weight + bias.
-public func batchNorm(
-    _ x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, epsilon: Float
-) -> Tensor {
-    let factor = weight / (variance + epsilon).squareRoot()
-    return x * factor + (bias - mean * factor)
-}

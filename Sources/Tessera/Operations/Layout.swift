@@ -39,7 +39,8 @@ struct Concatenate: Operation {
         let sum = inputs.reduce(0) { $0 + $1[axis] }
         let result = inputs[0].replacing(axis, with: sum)
         for input in inputs {
-            precondition(input.replacing(axis, with: sum) == result, "concatenate: \(inputs) differ beside axis \(axis)")
+            precondition(
+                input.replacing(axis, with: sum) == result, "concatenate: \(inputs) differ beside axis \(axis)")
         }
         return result
     }
@@ -74,7 +75,8 @@ struct Slice: Operation {
 
     func shape(_ inputs: [Shape]) -> Shape {
         precondition(
-            range.lowerBound >= 0 && range.upperBound <= inputs[0][axis], "sliced: \(range) of axis \(axis) of \(inputs[0])")
+            range.lowerBound >= 0 && range.upperBound <= inputs[0][axis],
+            "sliced: \(range) of axis \(axis) of \(inputs[0])")
         return inputs[0].replacing(axis, with: range.count)
     }
 
@@ -104,7 +106,8 @@ struct Slice: Operation {
 
 /// Copies `rows` runs of `run` floats between rows of other lengths.
 private func copyRows(
-    _ from: UnsafePointer<Float>, _ fromRow: Int, _ to: UnsafeMutablePointer<Float>, _ toRow: Int, _ run: Int, _ rows: Int
+    _ from: UnsafePointer<Float>, _ fromRow: Int, _ to: UnsafeMutablePointer<Float>, _ toRow: Int, _ run: Int,
+    _ rows: Int
 ) {
     for row in 0..<rows { (to + row * toRow).update(from: from + row * fromRow, count: run) }
 }

@@ -56,14 +56,14 @@ struct MatrixProduct: Operation {
                     transposesLeft
                     ? b.multiplied(by: y, transposing: (transposesRight, true))
                     : y.multiplied(by: b, transposing: (false, !transposesRight))
-                results[0] = gradient.summed(to: a.shape)
+                results[0] = gradient.summedOverMatrices(to: a.shape)
             }
             if context.wanted[1] {
                 let gradient =
                     transposesRight
                     ? y.multiplied(by: a, transposing: (true, transposesLeft))
                     : a.multiplied(by: y, transposing: (!transposesLeft, false))
-                results[1] = gradient.summed(to: b.shape)
+                results[1] = gradient.summedOverMatrices(to: b.shape)
             }
             return results
         }
@@ -86,7 +86,7 @@ extension Tensor {
     }
 
     /// Sums over leading axes until the shape is `shape`: the gradient of sharing one matrix between many.
-    fileprivate func summed(to shape: Shape) -> Tensor {
+    fileprivate func summedOverMatrices(to shape: Shape) -> Tensor {
         guard self.shape.count != shape.count else { return reshaped(shape) }
         return reshaped([count / shape.count, shape.count]).sum(axes: [0]).reshaped(shape)
     }

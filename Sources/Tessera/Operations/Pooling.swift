@@ -6,13 +6,16 @@ struct MaxPool: Operation {
     let kernel: Int
     let stride: Int
     let padding: Int
+    let ceilMode: Bool
 
     func shape(_ inputs: [Shape]) -> Shape {
         let x = inputs[0]
         precondition(
             x.rank == 4 && padding <= kernel / 2 && kernel <= 15 && min(x[1], x[2]) + 2 * padding >= kernel,
             "maxPool: windows of \(kernel), padded by \(padding), on \(x)")
-        func extent(_ size: Int) -> Int { (size + 2 * padding - kernel) / stride + 1 }
+        func extent(_ size: Int) -> Int {
+            pooledExtent(size, kernel: kernel, stride: stride, padding: padding, ceilMode: ceilMode)
+        }
         return [x[0], extent(x[1]), extent(x[2]), x[3]]
     }
 
@@ -49,8 +52,9 @@ struct MaxPool: Operation {
 
 extension Tensor {
     /// The maximum over square windows of a feature map `[batch, height, width, channels]`; the padding never wins.
+    /// - Parameter ceilMode: whether a last window that only starts inside the (padded) map counts
     /// - Returns: `[batch, ⌊(height + 2 · padding − kernel) / stride⌋ + 1, …, channels]`
-    public func maxPool(kernel: Int, stride: Int, padding: Int = 0) -> Tensor {
-        apply(MaxPool(kernel: kernel, stride: stride, padding: padding), [self])
+    public func maxPool(kernel: Int, stride: Int, padding: Int = 0, ceilMode: Bool = false) -> Tensor {
+        apply(MaxPool(kernel: kernel, stride: stride, padding: padding, ceilMode: ceilMode), [self])
     }
 }

@@ -19,5 +19,7 @@ struct Reshape: Operation {
 
 extension Tensor {
     /// The same elements under another shape, without a copy.
-    public func reshaped(_ shape: Shape) -> Tensor { shape == self.shape ? self : apply(Reshape(target: shape), [self]) }
+    public func reshaped(_ shape: Shape) -> Tensor {
+        shape == self.shape ? self : apply(Reshape(target: shape), [self])
+    }
 }

@@ -32,7 +32,7 @@ struct WebDataset: Dataset {
                 let kind = Self.split(entry.name).kind
                 if kind == "cls" {
                     label = try Self.label(entry, in: file, of: path)
-                } else if ImageFormat.fileExtensions.contains(Files.fileExtension(kind)) {
+                } else if ImageFormat.fileExtensions.contains(Files.fileExtension(entry.name)) {
                     image = entry
                 }
                 end += 1

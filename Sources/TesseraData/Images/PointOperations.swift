@@ -120,9 +120,11 @@ extension Image {
         let (high, low) = (max(r, g, b), min(r, g, b))
         if high == low { return (0, 0, high) }
         let range = Float(high - low)
-        let (rc, gc, bc) = (Float(high - r) / range, Float(high - g) / range, Float(high - b) / range)
-        let sector = r == high ? bc - gc : g == high ? 2 + rc - bc : 4 + gc - rc
-        let turn = Float((Double(sector) / 6 + 1).truncatingRemainder(dividingBy: 1))
+        // Single precision in storage and double in between, as Pillow's C rounds.
+        func share(_ value: UInt8) -> Double { Double(Float(high - value) / range) }
+        let sector =
+            r == high ? share(b) - share(g) : g == high ? 2 + share(r) - share(b) : 4 + share(g) - share(r)
+        let turn = Float((Double(Float(sector)) / 6 + 1).truncatingRemainder(dividingBy: 1))
         return (UInt8(Double(turn) * 255), UInt8(Double(range / Float(high)) * 255), high)
     }
 

@@ -1,0 +1,26 @@
+// Elements picked and mixed along one axis.
+#pragma once
+#include <stdint.h>
+
+/// y[o][i] = x[o][indices[i]], in runs of `inner` floats: x is [outer][extent][inner], y is [outer][count][inner].
+void tk_gather(const float *x, const int32_t *indices, float *y, int64_t outer, int64_t extent, int64_t count,
+               int64_t inner);
+/// The gradient: x_gradient is zeroed, then y_gradient is added to it in the order of the indices.
+void tk_gather_backward(const float *y_gradient, const int32_t *indices, float *x_gradient, int64_t outer,
+                        int64_t extent, int64_t count, int64_t inner);
+
+/// A sparse matrix: row r holds weights[t] at columns[t], for t from starts[r] up to starts[r + 1].
+typedef struct {
+    int64_t rows, extent;
+    const int32_t *starts, *columns;
+    const float *weights;
+} tk_sparse;
+
+/// The matrix applied along the middle axis: x is [outer][extent][inner], y is [outer][rows][inner].
+void tk_resample(const tk_sparse *matrix, const float *x, float *y, int64_t outer, int64_t inner);
+
+/// The greatest along the middle axis of [outer][count][inner]; of no elements, -infinity. A NaN wins.
+void tk_greatest(const float *x, float *y, int64_t outer, int64_t count, int64_t inner);
+/// The gradient: all of it goes to the first element that equals y.
+void tk_greatest_backward(const float *x, const float *y, const float *y_gradient, float *x_gradient, int64_t outer,
+                          int64_t count, int64_t inner);

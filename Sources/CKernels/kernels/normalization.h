@@ -1,0 +1,48 @@
+// What group and batch normalisation need of each channel: sums over the rows, and a linear map.
+
+static void TK_KERNEL(column_sums)(const float *x, float *sums, int64_t rows, int64_t channels) {
+    FOR_VECTORS(i, channels,
+        vfloat sum = 0;
+        for (int64_t r = 0; r < rows; r++) sum += load_lanes(x + r * channels + i, lanes);
+        store_lanes(sums + i, sum, lanes);)
+}
+
+/// Sums of (x - mean)^2.
+static void TK_KERNEL(column_squares)(const float *x, const float *mean, float *sums, int64_t rows, int64_t channels) {
+    FOR_VECTORS(i, channels,
+        const vfloat m = load_lanes(mean + i, lanes);
+        vfloat sum = 0;
+        for (int64_t r = 0; r < rows; r++) {
+            const vfloat centred = load_lanes(x + r * channels + i, lanes) - m;
+            sum = fma_(centred, centred, sum);
+        }
+        store_lanes(sums + i, sum, lanes);)
+}
+
+/// Sums of the gradient, and of the gradient times (x - mean).
+static void TK_KERNEL(column_products)(const float *y_gradient, const float *x, const float *mean, float *sums,
+                                       float *products, int64_t rows, int64_t channels) {
+    FOR_VECTORS(i, channels,
+        const vfloat m = load_lanes(mean + i, lanes);
+        vfloat sum = 0;
+        vfloat product = 0;
+        for (int64_t r = 0; r < rows; r++) {
+            const vfloat g = load_lanes(y_gradient + r * channels + i, lanes);
+            sum += g;
+            product = fma_(g, load_lanes(x + r * channels + i, lanes) - m, product);
+        }
+        store_lanes(sums + i, sum, lanes);
+        store_lanes(products + i, product, lanes);)
+}
+
+/// y = slope * x + shift, plus gain * gradient where there is a gradient.
+static void TK_KERNEL(column_map)(const float *x, const float *slope, const float *shift, const float *y_gradient,
+                                  const float *gain, float *y, int64_t rows, int64_t channels) {
+    for (int64_t r = 0; r < rows; r++) {
+        const int64_t at = r * channels;
+        FOR_VECTORS(i, channels,
+            vfloat v = fma_(load_lanes(slope + i, lanes), load_lanes(x + at + i, lanes), load_lanes(shift + i, lanes));
+            if (y_gradient) v = fma_(load_lanes(gain + i, lanes), load_lanes(y_gradient + at + i, lanes), v);
+            store_lanes(y + at + i, v, lanes);)
+    }
+}

@@ -1,0 +1,109 @@
+// Work along one axis of [outer][count][inner], split into fixed pieces for all threads.
+#include "table.h"
+#include <string.h>
+
+enum { PIECE = 1 << 14, SCATTERED_COLUMNS = 128 };
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/// Rows of `size` floats that make a task.
+static int64_t rows_a_task(int64_t size) { return size >= PIECE ? 1 : PIECE / (size < 1 ? 1 : size); }
+
+typedef struct {
+    const float *x, *y, *y_gradient;
+    float *out;
+    const int32_t *indices;
+    const tk_sparse *matrix;
+    int64_t outer, extent, count, inner, rows, task_rows;
+} job;
+
+static void run(job *j, int64_t rows, int64_t size, tk_task task) {
+    j->rows = rows;
+    j->task_rows = rows_a_task(size);
+    tk_parallel((rows + j->task_rows - 1) / j->task_rows, task, j);
+}
+
+static void gather_rows(void *context, int64_t index, int worker) {
+    (void)worker;
+    const job *j = context;
+    for (int64_t row = index * j->task_rows; row < least((index + 1) * j->task_rows, j->rows); row++)
+        memcpy(j->out + row * j->inner, j->x + (row / j->count * j->extent + j->indices[row % j->count]) * j->inner,
+               (size_t)j->inner * sizeof(float));
+}
+
+void tk_gather(const float *x, const int32_t *indices, float *y, int64_t outer, int64_t extent, int64_t count,
+               int64_t inner) {
+    job j = {.x = x, .out = y, .indices = indices, .outer = outer, .extent = extent, .count = count, .inner = inner};
+    run(&j, outer * count, inner, gather_rows);
+}
+
+/// A stripe of columns for one index of the outer axis: indices may repeat, so their own axis is never split.
+static void scatter_stripe(void *context, int64_t index, int worker) {
+    (void)worker;
+    const job *j = context;
+    const int64_t stripes = (j->inner + SCATTERED_COLUMNS - 1) / SCATTERED_COLUMNS, outer = index / stripes;
+    const int64_t from = index % stripes * SCATTERED_COLUMNS, width = least(SCATTERED_COLUMNS, j->inner - from);
+    float *target = j->out + outer * j->extent * j->inner + from;
+    const float *source = j->y_gradient + outer * j->count * j->inner + from;
+    for (int64_t k = 0; k < j->extent; k++) memset(target + k * j->inner, 0, (size_t)width * sizeof(float));
+    for (int64_t k = 0; k < j->count; k++)
+        tk_kernels()->add_scaled(source + k * j->inner, 1, target + j->indices[k] * j->inner, width);
+}
+
+void tk_gather_backward(const float *y_gradient, const int32_t *indices, float *x_gradient, int64_t outer,
+                        int64_t extent, int64_t count, int64_t inner) {
+    job j = {.y_gradient = y_gradient, .out = x_gradient, .indices = indices, .outer = outer, .extent = extent,
+             .count = count, .inner = inner};
+    tk_parallel(outer * ((inner + SCATTERED_COLUMNS - 1) / SCATTERED_COLUMNS), scatter_stripe, &j);
+}
+
+static void resample_rows(void *context, int64_t index, int worker) {
+    (void)worker;
+    const job *j = context;
+    const tk_sparse *m = j->matrix;
+    for (int64_t row = index * j->task_rows; row < least((index + 1) * j->task_rows, j->rows); row++) {
+        const int32_t first = m->starts[row % m->rows], end = m->starts[row % m->rows + 1];
+        tk_kernels()->weighted_sum(j->x + row / m->rows * m->extent * j->inner, m->columns + first,
+                                   m->weights + first, end - first, j->out + row * j->inner, j->inner);
+    }
+}
+
+void tk_resample(const tk_sparse *matrix, const float *x, float *y, int64_t outer, int64_t inner) {
+    job j = {.x = x, .out = y, .matrix = matrix, .inner = inner};
+    run(&j, outer * matrix->rows, inner, resample_rows);
+}
+
+static void greatest_rows(void *context, int64_t index, int worker) {
+    (void)worker;
+    const job *j = context;
+    for (int64_t o = index * j->task_rows; o < least((index + 1) * j->task_rows, j->rows); o++)
+        tk_kernels()->greatest_rows(j->x + o * j->count * j->inner, j->out + o * j->inner, j->count, j->inner);
+}
+
+void tk_greatest(const float *x, float *y, int64_t outer, int64_t count, int64_t inner) {
+    job j = {.x = x, .out = y, .count = count, .inner = inner};
+    run(&j, outer, count * inner, greatest_rows);
+}
+
+static void greatest_gradient_rows(void *context, int64_t index, int worker) {
+    (void)worker;
+    const job *j = context;
+    const int64_t size = j->count * j->inner;
+    for (int64_t o = index * j->task_rows; o < least((index + 1) * j->task_rows, j->rows); o++) {
+        const float *x = j->x + o * size;
+        float *out = j->out + o * size;
+        memset(out, 0, (size_t)size * sizeof(float));
+        for (int64_t i = 0; i < j->inner; i++) {
+            const float greatest = j->y[o * j->inner + i];
+            int64_t k = 0;
+            while (k < j->count && x[k * j->inner + i] != greatest) k++;
+            if (k < j->count) out[k * j->inner + i] = j->y_gradient[o * j->inner + i];
+        }
+    }
+}
+
+void tk_greatest_backward(const float *x, const float *y, const float *y_gradient, float *x_gradient, int64_t outer,
+                          int64_t count, int64_t inner) {
+    job j = {.x = x, .y = y, .y_gradient = y_gradient, .out = x_gradient, .count = count, .inner = inner};
+    run(&j, outer, count * inner, greatest_gradient_rows);
+}

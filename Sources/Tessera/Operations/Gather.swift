@@ -1,0 +1,42 @@
+import CKernels
+
+/// Picks positions along an axis.
+struct Gather: Operation {
+    static let name = "gather"
+    let indices: [Int32]
+    let axis: Int
+
+    func shape(_ inputs: [Shape]) -> Shape {
+        let extent = inputs[0][axis]
+        precondition(
+            indices.allSatisfy { $0 >= 0 && $0 < extent }, "gathered: an index is outside axis \(axis) of \(inputs[0])")
+        return inputs[0].replacing(axis, with: indices.count)
+    }
+
+    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+        let (x, output) = (inputs[0], Tensor(uninitialized: shape))
+        let (outer, extent, inner) = x.shape.around(axis)
+        withExtendedLifetime((x, output)) {
+            tk_gather(x.pointer, indices, output.mutablePointer, outer, extent, Int64(indices.count), inner)
+        }
+        return output
+    }
+
+    func backward(_ context: BackwardContext) -> [Tensor?] {
+        let (gradient, result) = (context.gradient, Tensor(uninitialized: context.inputShapes[0]))
+        let (outer, extent, inner) = result.shape.around(axis)
+        withExtendedLifetime((gradient, result)) {
+            tk_gather_backward(
+                gradient.pointer, indices, result.mutablePointer, outer, extent, Int64(indices.count), inner)
+        }
+        return [result]
+    }
+}
+
+extension Tensor {
+    /// The given positions along an axis, in the given order. The gradients of a position that occurs more than once
+    /// are added up in the order of the indices.
+    public func gathered(_ indices: [Int32], axis: Int) -> Tensor {
+        apply(Gather(indices: indices, axis: shape.normalized(axis)), [self])
+    }
+}

@@ -1,0 +1,69 @@
+import CKernels
+
+/// Normalisation over positions and the channels of a group, for each sample; over a batch, the whole batch is the one
+/// sample.
+struct GroupNormalization: Operation {
+    static let name = "groupNorm"
+    let groups: Int
+    let spansBatch: Bool
+    let epsilon: Float
+    let hasWeight: Bool
+    let hasBias: Bool
+    /// Where the means and the biased variances go, `[2, samples, groups]`: new memory if nil.
+    var statistics: Tensor?
+
+    func shape(_ inputs: [Shape]) -> Shape {
+        let x = inputs[0]
+        precondition(
+            x.rank >= 2 && groups > 0 && x[-1] % groups == 0, "groupNorm: \(groups) groups of the channels of \(x)")
+        for parameter in inputs.dropFirst() {
+            precondition(parameter == [x[-1]], "groupNorm: parameter \(parameter) for input \(x)")
+        }
+        return x
+    }
+
+    private func extents(_ x: Shape) -> (samples: Int64, positions: Int64, channels: Int64) {
+        let samples = spansBatch ? 1 : x[0]
+        return (Int64(samples), Int64(x.count / max(1, samples * x[-1])), Int64(x[-1]))
+    }
+
+    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+        let (samples, positions, channels) = extents(shape)
+        let output = Tensor(uninitialized: shape)
+        let statistics = statistics ?? Tensor(uninitialized: [2, Int(samples), groups])
+        withExtendedLifetime((inputs, output, statistics)) {
+            tk_group_norm(
+                inputs[0].pointer, hasWeight ? inputs[1].pointer : nil, hasBias ? inputs.last!.pointer : nil, epsilon,
+                output.mutablePointer, statistics.mutablePointer, samples, positions, channels, Int64(groups))
+        }
+        if saved.isNeeded { saved.tensors = [inputs[0], statistics] + (hasWeight ? [inputs[1]] : []) }
+        return output
+    }
+
+    func backward(_ context: BackwardContext) -> [Tensor?] {
+        let (samples, positions, channels) = extents(context.inputShapes[0])
+        let results = zip(context.inputShapes, context.wanted).map { $1 ? Tensor(uninitialized: $0) : nil }
+        withExtendedLifetime((context, results)) {
+            tk_group_norm_backward(
+                context.gradient.pointer, context.saved[0].pointer, hasWeight ? context.saved[2].pointer : nil,
+                context.saved[1].pointer, epsilon, false, results[0]?.mutablePointer,
+                hasWeight ? results[1]?.mutablePointer : nil, hasBias ? results.last!?.mutablePointer : nil, samples,
+                positions, channels, Int64(groups))
+        }
+        return results
+    }
+}
+
+/// Normalisation over all positions and the channels of each group, for each sample, with the biased variance.
+///
+/// "Group Normalization" (2018), arXiv 1803.08494.
+/// - Parameters:
+///   - x: `[batch, ..., channels]`
+///   - groups: how many runs of neighbouring channels share their statistics
+///   - weight: `[channels]`, or nil for ones
+///   - bias: `[channels]`, or nil for zeros
+public func groupNorm(_ x: Tensor, groups: Int, weight: Tensor?, bias: Tensor?, epsilon: Float) -> Tensor {
+    let operation = GroupNormalization(
+        groups: groups, spansBatch: false, epsilon: epsilon, hasWeight: weight != nil, hasBias: bias != nil)
+    return apply(operation, [x] + [weight, bias].compactMap { $0 })
+}

@@ -1,0 +1,123 @@
+import Foundation
+import Tessera
+import TesseraIO
+import Testing
+
+/// A small model is trained once; every verb that takes a run is tried on it.
+@Suite(.serialized) struct VerbTests {
+    static let scratch = try! Scratch()
+    static let data = try! scratch.writeBars()
+    static let run: String = {
+        let path = scratch.file("run")
+        let result = try! Command.run(scratch.training(data, out: path, epochs: 6) + ["--json"])
+        precondition(result.status == 0, result.errors)
+        return path
+    }()
+
+    private func json(_ text: String) throws -> JSON { try JSON(parsing: text) }
+
+    @Test func trainWritesAWholeRun() throws {
+        let names = Set(try FileManager.default.contentsOfDirectory(atPath: Self.run))
+        for name in [
+            "config.json", "model.safetensors", "last.safetensors", "optimizer.safetensors", "state.json",
+            "metrics.csv",
+            "report.html",
+        ] { #expect(names.contains(name), "\(name)") }
+        #expect(names.contains { $0.hasPrefix("events.out.tfevents.") })
+        let rows = try String(contentsOfFile: Self.run + "/metrics.csv", encoding: .utf8).split(
+            whereSeparator: \.isNewline)
+        #expect(rows.count == 7 && rows[0].hasPrefix("step,epoch,train_loss"))
+        let page = try String(contentsOfFile: Self.run + "/report.html", encoding: .utf8)
+        #expect(page.contains("<svg") && page.contains("data:image/png") && !page.contains("http://cdn"))
+        let configuration = try json(String(contentsOfFile: Self.run + "/config.json", encoding: .utf8))
+        #expect(configuration["architecture"]?.string == "cct_2_3x2_32")
+        #expect(configuration["pretrained_cfg"]?["input_size"]?.array?.compactMap(\.int) == [1, 12, 12])
+    }
+
+    @Test func evaluate() throws {
+        let result = try Command.run("evaluate", Self.run, "--data", Self.data, "--json")
+        #expect(result.status == 0)
+        let report = try json(result.output)
+        #expect(report["images"]?.int == 48)
+        #expect((report["top1"]?.double ?? 0) > 0.9 && report["top5"]?.double == 1)
+        #expect((report["loss"]?.double ?? 9) < 0.6)
+        #expect(report["per_class"]?.array?.count == 3)
+        let counts = report["confusion"]?.array?.flatMap { $0.array ?? [] }.compactMap(\.int) ?? []
+        #expect(counts.count == 9 && counts.reduce(0, +) == 48)
+    }
+
+    @Test func predictFeaturesAndExplain() throws {
+        let images = Self.scratch.file("images")
+        #expect(try Command.run("data", Self.data, "--write-images", images, "--count", "3").status == 0)
+        let files = try FileManager.default.contentsOfDirectory(atPath: images).sorted().map { images + "/" + $0 }
+        #expect(files.count == 3)
+        let result = try Command.run("predict", Self.run, images, "--top", "2", "--json")
+        #expect(result.status == 0)
+        let lines = try result.output.split(separator: "\n").map { try json(String($0)) }
+        #expect(lines.map { $0["file"]?.string } == files)
+        for (line, file) in zip(lines, files) {
+            let predictions = line["predictions"]?.array ?? []
+            #expect(predictions.count == 2)
+            let label = predictions[0]["label"]?.string ?? "?"
+            #expect((file as NSString).lastPathComponent.hasPrefix(label + "-"), "\(file): \(label)")
+            #expect(predictions[0]["probability"]!.double! >= predictions[1]["probability"]!.double!)
+        }
+
+        let out = Self.scratch.file("features.safetensors")
+        #expect(try Command.run("features", Self.run, images, "--out", out, "--tokens").status == 0)
+        let features = try Safetensors(out)
+        #expect(try features.tensor("features").shape == [3, 128])
+        #expect(try features.tensor("logits").shape == [3, 3])
+        #expect(try features.tensor("tokens").shape == [3, 3, 3, 128])
+
+        let map = Self.scratch.file("map.png")
+        #expect(try Command.run("explain", Self.run, files[0], "--out", map).status == 0)
+        #expect(try Data(contentsOf: URL(fileURLWithPath: map)).prefix(4) == Data([0x89, 0x50, 0x4E, 0x47]))
+    }
+
+    @Test func predictGoesOnAfterABrokenImage() throws {
+        let broken = Self.scratch.file("broken.png")
+        try Data("not an image".utf8).write(to: URL(fileURLWithPath: broken))
+        let good = Self.scratch.file("good")
+        _ = try Command.run("data", Self.data, "--write-images", good, "--count", "1")
+        let result = try Command.run("predict", Self.run, broken, good, "--json")
+        #expect(result.status == 1)
+        let lines = try result.output.split(separator: "\n").map { try json(String($0)) }
+        #expect(lines.count == 2 && lines[0]["error"] != nil && lines[1]["predictions"] != nil)
+        #expect(result.errors.contains("broken.png"))
+    }
+
+    @Test func fineTuningReplacesTheHead() throws {
+        let folder = Self.scratch.file("tuned")
+        var arguments = Self.scratch.training(Self.data, out: folder, epochs: 1)
+        arguments += ["--from", Self.run, "--image-size", "16", "--overwrite"]
+        let result = try Command.run(arguments)
+        #expect(result.status == 0, "\(result.errors)")
+        #expect(
+            try Safetensors(folder + "/model.safetensors").tensor("classifier.positional_emb").shape == [1, 16, 128])
+    }
+
+    @Test func modelsAndBench() throws {
+        let list = try json(Command.run("models", "--json").output).array ?? []
+        #expect(list.count == 69)
+        let one = try json(Command.run("models", "deit_tiny_patch16_224", "--json").output)
+        #expect(one["parameters"]?.int == 5_717_416 && one["arxiv"]?.string == "2012.12877")
+        for flag in [[], ["--train"]] {
+            let result = try Command.run(
+                ["bench", "cct_2_3x2_32", "--image-size", "16", "--batch", "2", "--runs", "2", "--json"] + flag)
+            let report = try json(result.output)
+            for key in [
+                "model", "batch", "precision", "threads", "instruction_set", "median_ms", "min_ms", "p95_ms",
+                "images_per_second", "multiply_adds", "gigaflops_per_second", "parameters", "peak_memory_mb", "load_ms",
+                "runs",
+            ] { #expect(report[key] != nil, "\(key)") }
+        }
+    }
+
+    @Test func dataTellsWhatIsThere() throws {
+        let report = try json(Command.run("data", Self.data, "--json").output)
+        #expect(report["format"]?.string == "idx")
+        #expect(report["splits"]?["train"]?["images"]?.int == 192)
+        #expect(report["splits"]?["validation"]?["sizes"]?.string == "12×12×1")
+    }
+}

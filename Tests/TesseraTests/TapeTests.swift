@@ -1,0 +1,96 @@
+import Tessera
+import Testing
+
+@Suite struct TapeTests {
+    @Test func aValueUsedTwiceAddsItsGradients() throws {
+        let x = Tape.leaf(Tensor([1, 2, 3], [3]))
+        let tape = Tape()
+        // y = x² used twice: d(y·y + 3y)/dx = 4x³ + 6x.
+        let output = tape.record {
+            let y = x * x
+            return y * y + y * 3
+        }
+        #expect(try #require(tape.gradients(of: output)[x]).scalars == [10, 44, 126])
+    }
+
+    @Test func sumsInPlaceLeaveOthersAlone() throws {
+        let x = Tape.leaf(Tensor([1, 2], [2]))
+        let cotangent = Tensor([10, 20], [2])
+        let tape = Tape()
+        // x is reached by the cotangent itself (twice), by a reshaped view of it, and by a product.
+        let output = tape.record { x + x + x.reshaped([1, 2]).reshaped([2]) + x * 5 }
+        #expect(try #require(tape.gradients(of: output, cotangent: cotangent)[x]).scalars == [80, 160])
+        #expect(cotangent.scalars == [10, 20])
+    }
+
+    @Test func twoLeavesDoNotShareTheirSums() throws {
+        let (a, b) = (Tape.leaf(Tensor([1], [1])), Tape.leaf(Tensor([2], [1])))
+        let tape = Tape()
+        // The gradient of the inner sum reaches a and b as one tensor; then a alone gets more.
+        let output = tape.record { a * 7 + (a + b) }
+        let gradients = tape.gradients(of: output)
+        #expect(try #require(gradients[a]).scalars == [8])
+        #expect(try #require(gradients[b]).scalars == [1])
+    }
+
+    @Test func leavesThatAreNotReachedHaveNoGradient() throws {
+        let (x, y) = (Tape.leaf(Tensor(2)), Tape.leaf(Tensor(3)))
+        let tape = Tape()
+        let output = tape.record { x * x + y.detached }
+        let gradients = tape.gradients(of: output)
+        #expect(try #require(gradients[x]).scalar == 4)
+        #expect(gradients[y] == nil)
+        #expect(gradients[Tensor(1)] == nil)
+    }
+
+    @Test func anOutputWithoutLeavesHasNoGradients() {
+        let x = Tape.leaf(Tensor(2))
+        let tape = Tape()
+        let output = tape.record { Tensor(3) * 2 }
+        #expect(tape.nodes.isEmpty)
+        #expect(tape.gradients(of: output)[x] == nil)
+    }
+
+    @Test func nothingIsRecordedOutsideOrInAPause() {
+        let x = Tape.leaf(Tensor(2))
+        let tape = Tape()
+        _ = x * x
+        tape.record { Tape.pause { _ = x * x } }
+        #expect(tape.nodes.isEmpty)
+        #expect(!Tape.isRecording)
+        tape.record { #expect(Tape.isRecording) }
+    }
+
+    @Test func aTraceKeepsNamesInputsAndCost() {
+        let x = Tape.leaf(Tensor(zeros: [4, 3]))
+        let tape = Tape(.trace)
+        let y = tape.record { linear(x, weight: Tensor(zeros: [5, 3])).relu().sum() }
+        #expect(y.shape == [])
+        #expect(tape.nodes.map { type(of: $0.operation!).name } == ["linear", "activation", "sum"])
+        #expect(tape.nodes[0].inputs.map(\.shape) == [[4, 3], [5, 3]])
+        #expect(tape.cost.multiplyAdds == 60)
+    }
+
+    @Test func abstractTensorsHaveShapesAndCost() {
+        let x = Tape.leaf(Tensor(abstract: [2, 8, 8, 3]))
+        let tape = Tape(.trace)
+        let y = tape.record {
+            let maps = convolution(x, weight: Tensor(abstract: [16, 3, 3, 3]), padding: Padding(1))
+            let pooled = batchNorm(maps, weight: nil, bias: nil, epsilon: 1e-5).output.maxPool(kernel: 2, stride: 2)
+            let tokens = pooled.averagePool(kernel: 2, stride: 2).padded([(1, 1, 0)]).rolled(by: 1, axis: 2)
+                .reshaped([2, 6, 16])
+            return attention(packed: linear(tokens, weight: Tensor(abstract: [48, 16])), heads: 4)
+                .gathered([0, 3], axis: 1).softmax(axis: -1).max(axes: [1])
+        }
+        #expect(y.isAbstract && y.shape == [2, 16])
+        let (maps, projection, scores) = (2 * 8 * 8 * 16 * 27, 2 * 6 * 48 * 16, 2 * 4 * 6 * 6 * 8)
+        #expect(tape.cost.multiplyAdds == maps + projection + scores)
+    }
+
+    @Test func aLongChainIsReleased() {
+        let x = Tape.leaf(Tensor(1))
+        let tape = Tape()
+        let output = tape.record { (0..<100_000).reduce(x) { y, _ in y + 1 } }
+        #expect(output.scalar == 100_001)
+    }
+}
