@@ -39,7 +39,9 @@ static tk_block product(const tk_attention *a, int64_t m, int64_t n, int64_t k, 
     };
 }
 
-static tk_operand by_rows(const float *data, int64_t row) { return (tk_operand){.data = data, .row = row, .column = 1}; }
+static tk_operand by_rows(const float *data, int64_t row) {
+    return (tk_operand){.data = data, .row = row, .column = 1};
+}
 
 static tk_operand by_columns(const float *data, int64_t column) {
     return (tk_operand){.data = data, .row = 1, .column = column};

@@ -68,7 +68,8 @@ static void input_gradient_task(void *context, int64_t image, int worker) {
             const int64_t row = image * places + first;
             tk_block t = {
                 .m = places - first < rows ? places - first : rows, .n = depth, .k = outputs,
-                .a = {.data = g->y_gradient + row * c->out_channels + group * outputs, .row = c->out_channels, .column = 1},
+                .a = {.data = g->y_gradient + row * c->out_channels + group * outputs, .row = c->out_channels,
+                      .column = 1},
                 .packed_b = g->packed + group * g->packed_group, .packed_columns = depth, .c = patch_rows,
                 .c_row = depth, .alpha = 1, .precision = c->precision,
             };

@@ -59,7 +59,8 @@ static void run_lines(job *j, const float *weight) {
 void tk_depthwise_forward(const tk_convolution *c, const float *x, const float *weight, const float *bias,
                           tk_activation activation, float *preactivation, float *y) {
     job j = {
-        .patches = patches(c, x, false), .bias = bias, .activation = activation, .preactivation = preactivation, .out = y,
+        .patches = patches(c, x, false), .bias = bias, .activation = activation, .preactivation = preactivation,
+        .out = y,
     };
     run_lines(&j, weight);
 }

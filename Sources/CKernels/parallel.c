@@ -14,8 +14,8 @@
 
 enum { most_threads = 256, spins_before_sleep = 2000 };
 
-/// The state of the current job in one word: generation << 10 | closed << 9 | workers that joined. Its own cache line, as
-/// for every counter below, because all threads hammer on it.
+/// The state of the current job in one word: generation << 10 | closed << 9 | workers that joined. Its own cache line,
+/// as for every counter below, because all threads hammer on it.
 static _Alignas(128) _Atomic uint32_t job_word = 1 << 9;
 enum { closed_bit = 1 << 9, joined_mask = closed_bit - 1, generation_step = 1 << 10 };
 

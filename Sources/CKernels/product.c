@@ -27,7 +27,8 @@ float *tk_scratch(int64_t count) {
 
 int64_t tk_block_scratch(const tk_block *block) {
     const int64_t left = ROW_STEP * (TK_K_BLOCK + 32);
-    return left + (block->packed_b ? 0 : tk_products(block->precision)->packed_right_size(block->n, tk_k_block(block->k)));
+    if (block->packed_b) return left;
+    return left + tk_products(block->precision)->packed_right_size(block->n, tk_k_block(block->k));
 }
 
 typedef struct {
@@ -58,7 +59,8 @@ static void pack_task(void *context, int64_t index, int worker) {
     const job *j = context;
     const int64_t n = j->whole.n, column_tasks = (n + PACK_COLUMNS - 1) / PACK_COLUMNS;
     const int64_t column = index % column_tasks * PACK_COLUMNS, columns = least(n - column, PACK_COLUMNS);
-    const int64_t k_block = tk_k_block(j->whole.k), k = index / column_tasks * k_block, ks = least(j->whole.k - k, k_block);
+    const int64_t k_block = tk_k_block(j->whole.k), k = index / column_tasks * k_block;
+    const int64_t ks = least(j->whole.k - k, k_block);
     const tk_operand b = shifted(j->whole.b, 0, column);
     const struct tk_products *kernels = tk_products(j->whole.precision);
     float *out = j->packed + kernels->packed_right_size(n, k) + kernels->packed_right_size(column, ks);

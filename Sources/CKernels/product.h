@@ -3,8 +3,8 @@
 #include "CKernels.h"
 
 /// The patches of an image as the rows of a matrix: row = output place, column = (kernel row, kernel column, channel).
-/// With `is_transposed_convolution` (depthwise only) the image is the gradient of a convolution's output, and places are
-/// those of its input.
+/// With `is_transposed_convolution` (depthwise only) the image is the gradient of a convolution's output, and places
+/// are those of its input.
 typedef struct {
     const tk_convolution *c;
     const float *image;         // the first channel of the group
@@ -22,8 +22,8 @@ typedef struct {
     int64_t first_row, first_column;                        // offsets into patches
 } tk_operand;
 
-/// c = epilogue(a x b) for one thread. b may be packed beforehand (pack_right for each k block), as is cheaper when many
-/// blocks share it.
+/// c = epilogue(a x b) for one thread. b may be packed beforehand (pack_right for each k block), as is cheaper when
+/// many blocks share it.
 typedef struct {
     int64_t m, n, k;
     tk_operand a, b;

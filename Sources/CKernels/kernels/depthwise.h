@@ -7,8 +7,8 @@ typedef struct {
     int64_t coordinate[TK_MOST_DEPTHWISE];
 } axis_taps;
 
-TK_INLINE void find_taps(bool is_transposed, int64_t place, int64_t kernel, int64_t dilation, int64_t pad, int64_t stride,
-                         int64_t extent, axis_taps *taps) {
+TK_INLINE void find_taps(bool is_transposed, int64_t place, int64_t kernel, int64_t dilation, int64_t pad,
+                         int64_t stride, int64_t extent, axis_taps *taps) {
     taps->count = 0;
     for (int64_t offset = 0; offset < kernel; offset++) {
         const int64_t i = image_coordinate(is_transposed, place, offset * dilation, pad, stride, extent);
@@ -27,7 +27,8 @@ TK_INLINE void depthwise_sum(const tk_patches *p, const float *image, const axis
     for (int j = 0; j < vectors; j++) sums[j] = bias ? load(bias + channel + j * TK_WIDTH) : (vfloat)0.0f;
     for (int r = 0; r < rows->count; r++)
         for (int s = 0; s < columns->count; s++) {
-            const float *x = image + (rows->coordinate[r] * p->image_width + columns->coordinate[s]) * channels + channel;
+            const int64_t pixel = rows->coordinate[r] * p->image_width + columns->coordinate[s];
+            const float *x = image + pixel * channels + channel;
             const float *w = weights + (rows->offset[r] * p->c->kernel_width + columns->offset[s]) * channels + channel;
 #pragma clang loop unroll(full)
             for (int j = 0; j < vectors; j++)
@@ -82,7 +83,8 @@ static void TK_KERNEL(depthwise_weight_line)(const tk_patches *p, int64_t line, 
             int64_t end = beyond > 0 ? (beyond + c->stride_width - 1) / c->stride_width : 0;
             if (end > p->places_width) end = p->places_width;
             if (first >= end) continue;
-            const float *x0 = image + (rows.coordinate[r] * p->image_width + first * c->stride_width + shift) * channels;
+            const int64_t pixel = rows.coordinate[r] * p->image_width + first * c->stride_width + shift;
+            const float *x0 = image + pixel * channels;
             const float *g0 = gradient + first * channels;
             float *sum = sums + (rows.offset[r] * c->kernel_width + kx) * channels;
             int64_t channel = 0;

@@ -6,8 +6,8 @@ typedef struct {
 } tile_end;
 
 /// One vector of a result.
-TK_INLINE vfloat finish(const tk_block *t, tile_end end, tk_activation activation, vfloat v, int64_t row, int64_t column,
-                        int64_t lanes) {
+TK_INLINE vfloat finish(const tk_block *t, tile_end end, tk_activation activation, vfloat v, int64_t row,
+                        int64_t column, int64_t lanes) {
     if (end.adds) v += load_up_to(t->c + row * t->c_row + column, lanes);
     if (!end.finishes) return v;
     if (t->bias) v += load_up_to(t->bias + column, lanes);

@@ -39,8 +39,8 @@ TK_INLINE void fill_zero(float *to, int64_t count) {
 #define TK_HIGH_HALVES 2, 6, 3, 7
 #endif
 
-/// Transposes a square of TK_WIDTH rows. Each round is a perfect shuffle of the whole square, which moves the lowest bit
-/// of the column's number into the row's.
+/// Transposes a square of TK_WIDTH rows. Each round is a perfect shuffle of the whole square, which moves the lowest
+/// bit of the column's number into the row's.
 TK_INLINE void transpose(vfloat square[TK_WIDTH]) {
 #pragma clang loop unroll(full)
     for (int round = 1; round < TK_WIDTH; round *= 2) {
@@ -89,8 +89,8 @@ TK_INLINE int64_t image_coordinate(bool is_transposed, int64_t place, int64_t of
     return i < extent ? i : -1;
 }
 
-/// Copies `count` columns of a row of a patch matrix, beginning at channel `channel` of kernel place (ky, kx); what lies
-/// outside the image is zero.
+/// Copies `count` columns of a row of a patch matrix, beginning at channel `channel` of kernel place (ky, kx); what
+/// lies outside the image is zero.
 TK_INLINE void gather_patch(const tk_patches *p, patch_place place, int64_t ky, int64_t kx, int64_t channel,
                             int64_t count, float *out) {
     const tk_convolution *c = p->c;
@@ -157,8 +157,8 @@ TK_INLINE void pack_transposed(const float *source, int64_t column, int64_t widt
     }
 }
 
-/// Columns j ..< j + width of the right operand, rows first_k ..< first_k + ks, as one panel [k][PANEL] with zeros beyond
-/// the last column. Not for patches.
+/// Columns j ..< j + width of the right operand, rows first_k ..< first_k + ks, as one panel [k][PANEL] with zeros
+/// beyond the last column. Not for patches.
 TK_INLINE void pack_panel(const tk_operand *b, int64_t j, int64_t width, int64_t first_k, int64_t ks, float *out) {
     const float *source = b->data + first_k * b->row + j * b->column;
     if (width < PANEL) fill_zero(out, PANEL * ks);
@@ -172,8 +172,8 @@ TK_INLINE void pack_panel(const tk_operand *b, int64_t j, int64_t width, int64_t
     }
 }
 
-/// Rows first ..< first + rows of the left operand for k in first_k ..< first_k + ks, LEFT_STRIDE apart. Not for operands
-/// that lie by columns.
+/// Rows first ..< first + rows of the left operand for k in first_k ..< first_k + ks, LEFT_STRIDE apart. Not for
+/// operands that lie by columns.
 static void pack_rows(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks, float *packed) {
     if (a->patches) {
         const tk_patches *p = a->patches;

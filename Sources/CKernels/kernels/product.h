@@ -2,8 +2,8 @@
 // Multiplication" (2008).
 //
 // The right operand is packed into panels of PANEL columns, [k block][panel][k][PANEL]; the block stays in the second
-// cache and is read linearly. ROWS rows of the left operand, copied beside each other, stay in the first cache while they
-// meet all panels. The innermost loop keeps ROWS x COLUMNS vectors of sums in registers.
+// cache and is read linearly. ROWS rows of the left operand, copied beside each other, stay in the first cache while
+// they meet all panels. The innermost loop keeps ROWS x COLUMNS vectors of sums in registers.
 
 #if TK_WIDTH == 16 || defined(__aarch64__)
 enum { ROWS = 12 };                     // 24 sums, 2 vectors of b and a broadcast: 27 of 32 registers
@@ -51,15 +51,16 @@ TK_INLINE void pack_columns(const float *source, int64_t column, int64_t rows, i
         const float *line = source + k * column;
         if (k + ahead < ks)
             for (int64_t i = 0; i < rows; i += 16) __builtin_prefetch(line + ahead * column + i);
-        for (int64_t i = 0; i < whole; i += ROWS) memcpy(out + i * LEFT_STRIDE + k * ROWS, line + i, sizeof(float[ROWS]));
+        for (int64_t i = 0; i < whole; i += ROWS)
+            memcpy(out + i * LEFT_STRIDE + k * ROWS, line + i, sizeof(float[ROWS]));
         if (whole == rows) continue;
         float *last = out + whole * LEFT_STRIDE + k * ROWS;
         for (int64_t r = 0; r < ROWS; r++) last[r] = r < rows - whole ? line[whole + r] : 0;
     }
 }
 
-/// Some rows of the left operand in groups of ROWS, zeros beyond the last: row by row, LEFT_STRIDE apart, or [k][ROWS] if
-/// the operand lies by columns.
+/// Some rows of the left operand in groups of ROWS, zeros beyond the last: row by row, LEFT_STRIDE apart, or [k][ROWS]
+/// if the operand lies by columns.
 static void pack_left(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks,
                       tk_precision precision, float *packed) {
     const int64_t padded = (rows + ROWS - 1) / ROWS * ROWS;
@@ -172,8 +173,8 @@ static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
 }
 
 /// The transpose of gathering: adds `count` rows of patches, `columns` floats each, to the image.
-static void TK_KERNEL(add_patches)(const tk_patches *p, int64_t first, int64_t count, int64_t columns, const float *rows,
-                                   float *image) {
+static void TK_KERNEL(add_patches)(const tk_patches *p, int64_t first, int64_t count, int64_t columns,
+                                   const float *rows, float *image) {
     const tk_convolution *c = p->c;
     const int64_t channels = p->group_channels;
     patch_place place = patch_place_at(p, first);

@@ -1,5 +1,5 @@
-// bfloat16 products on tile registers: eight registers of 16 rows of 64 bytes, and an instruction that multiplies 16 x 32
-// by 32 x 16 bfloat16 numbers into 16 x 16 float32 sums (Intel, "Architecture Instruction Set Extensions Programming
+// bfloat16 products on tile registers: eight registers of 16 rows of 64 bytes, and an instruction that multiplies 16 x
+// 32 by 32 x 16 bfloat16 numbers into 16 x 16 float32 sums (Intel, "Architecture Instruction Set Extensions Programming
 // Reference", chapter on AMX).
 //
 // The same source is compiled twice: levels/tiles.c gives it the instructions, levels/emulated_tiles.c an emulation, so
