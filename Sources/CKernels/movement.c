@@ -117,7 +117,7 @@ typedef struct {
     int64_t rows, task_rows;
 } permute_job;
 
-enum { TILE = 32 };
+enum { TILE_ROWS = 16, TILE_COLUMNS = 256 };   // a line of the first cache in x for each column
 
 /// Where row `row` of all axes but the last and `across` starts in x and in y.
 static void find_row(const permute_job *j, int64_t row, const float **x, float **y) {
@@ -144,20 +144,23 @@ static void permute_rows(void *context, int64_t index, int worker) {
     }
 }
 
-/// A band of TILE rows of one matrix, transposed by tiles that stay in the first cache on both sides.
+/// A band of rows of one matrix, transposed by tiles: the lines of x that one row of a tile reads serve all its rows.
 static void transpose_band(void *context, int64_t index, int worker) {
     (void)worker;
     const permute_job *j = context;
     const int64_t rows = j->extents[j->across], columns = j->extents[j->rank - 1];
-    const int64_t x_step = j->x_steps[j->rank - 1], y_step = j->y_steps[j->across], bands = (rows + TILE - 1) / TILE;
+    const int64_t x_step = j->x_steps[j->rank - 1], y_step = j->y_steps[j->across];
+    const int64_t bands = (rows + TILE_ROWS - 1) / TILE_ROWS;
     const float *x;
     float *y;
     find_row(j, index / bands, &x, &y);
-    const int64_t first = index % bands * TILE, end = least(first + TILE, rows);
-    for (int64_t left = 0; left < columns; left += TILE)
+    const int64_t first = index % bands * TILE_ROWS, end = least(first + TILE_ROWS, rows);
+    for (int64_t left = 0; left < columns; left += TILE_COLUMNS) {
+        const int64_t right = least(left + TILE_COLUMNS, columns);
         for (int64_t row = first; row < end; row++)
-            for (int64_t column = left; column < least(left + TILE, columns); column++)
+            for (int64_t column = left; column < right; column++)
                 y[row * y_step + column] = x[column * x_step + row];
+    }
 }
 
 void tk_permute(const float *x, float *y, const int64_t *extents, const int *order, int rank) {
@@ -191,6 +194,7 @@ void tk_permute(const float *x, float *y, const int64_t *extents, const int *ord
         j.task_rows = rows_a_task(j.extents[last]);
         tk_parallel((j.rows + j.task_rows - 1) / j.task_rows, permute_rows, &j);
     } else {
-        tk_parallel(j.rows / j.extents[j.across] * ((j.extents[j.across] + TILE - 1) / TILE), transpose_band, &j);
+        const int64_t rows = j.extents[j.across], bands = (rows + TILE_ROWS - 1) / TILE_ROWS;
+        tk_parallel(j.rows / rows * bands, transpose_band, &j);
     }
 }
