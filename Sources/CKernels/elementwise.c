@@ -98,7 +98,7 @@ void tk_binary_operation(tk_binary operation, const float *a, int64_t a_outer, i
 typedef struct {
     const float *x;
     float *y, *parts;
-    int64_t outer, middle, inner, part_length, part_count;
+    int64_t outer, middle, inner, part_length, part_count, task_length;
     float scale;
 } sum_job;
 
@@ -106,24 +106,35 @@ static void sum_part(void *context, int64_t index, int worker) {
     (void)worker;
     const sum_job *j = context;
     const int64_t part = index % j->part_count, outer = index / j->part_count;
+    const int64_t first = part * j->part_length, count = least(j->part_length, j->middle - first);
+    const float *x = j->x + (outer * j->middle + first) * j->inner;
     float *sum = j->parts + index * j->inner;
-    memset(sum, 0, (size_t)j->inner * sizeof(float));
-    const int64_t first = part * j->part_length, end = least(first + j->part_length, j->middle);
-    const float *x = j->x + outer * j->middle * j->inner;
-    if (j->inner == 1) {
-        double total = 0;
-        for (int64_t i = first; i < end; i++) total += x[i];
-        *sum = (float)total;
-        return;
+    if (j->inner == 1) *sum = tk_kernels()->run_sum(x, count);
+    else tk_kernels()->column_sums(x, sum, count, j->inner);
+}
+
+/// Several short sums, straight to their places.
+static void sum_whole(void *context, int64_t index, int worker) {
+    const sum_job *j = context;
+    sum_job part = *j;
+    part.parts = j->y;
+    for (int64_t o = index * j->task_length; o < least((index + 1) * j->task_length, j->outer); o++) {
+        sum_part(&part, o, worker);
+        for (int64_t i = o * j->inner; i < (o + 1) * j->inner; i++) j->y[i] *= j->scale;
     }
-    for (int64_t i = first; i < end; i++) tk_kernels()->add_scaled(x + i * j->inner, 1, sum, j->inner);
 }
 
 void tk_sum(const float *x, float *y, int64_t outer, int64_t middle, int64_t inner, float scale) {
-    sum_job j = {.x = x, .y = y, .outer = outer, .middle = middle, .inner = inner, .scale = scale};
-    j.part_length = middle * inner >= 4 * PIECE ? (middle + PARTS - 1) / PARTS : middle;
-    j.part_count = middle == 0 ? 1 : (middle + j.part_length - 1) / j.part_length;
-    j.parts = tk_allocate(outer * j.part_count * inner + 1);
+    sum_job j = {.x = x, .y = y, .outer = outer, .middle = middle, .inner = inner, .scale = scale, .part_count = 1};
+    const int64_t size = middle * inner;
+    j.part_length = size >= 4 * PIECE ? (middle + PARTS - 1) / PARTS : middle;
+    if (j.part_length == middle) {
+        j.task_length = size >= PIECE ? 1 : PIECE / (size < 1 ? 1 : size);
+        tk_parallel((outer + j.task_length - 1) / j.task_length, sum_whole, &j);
+        return;
+    }
+    j.part_count = (middle + j.part_length - 1) / j.part_length;
+    j.parts = tk_allocate(outer * j.part_count * inner);
     tk_parallel(outer * j.part_count, sum_part, &j);
     for (int64_t o = 0; o < outer; o++) {
         float *out = y + o * inner;
@@ -131,7 +142,7 @@ void tk_sum(const float *x, float *y, int64_t outer, int64_t middle, int64_t inn
         for (int64_t p = 0; p < j.part_count; p++)
             tk_kernels()->add_scaled(j.parts + (o * j.part_count + p) * inner, scale, out, inner);
     }
-    tk_release(j.parts, outer * j.part_count * inner + 1);
+    tk_release(j.parts, outer * j.part_count * inner);
 }
 
 enum { ROWS_A_TASK = 16 };
@@ -228,106 +239,6 @@ void tk_layer_norm_backward(const float *y_gradient, const float *x, const float
     if (bias_gradient) add_parts(j.bias_sums, parts, columns, bias_gradient);
     if (weight_gradient) tk_release(j.weight_sums, size);
     if (bias_gradient) tk_release(j.bias_sums, size);
-}
-
-typedef struct {
-    const tk_pooling *p;
-    const float *x;
-    float *y;
-    uint8_t *places;
-} pool_job;
-
-/// One row of the output of one image.
-static void pool_row(void *context, int64_t index, int worker) {
-    (void)worker;
-    const pool_job *j = context;
-    const tk_pooling *p = j->p;
-    const int64_t image = index / p->out_height, row = index % p->out_height, channels = p->channels;
-    for (int64_t column = 0; column < p->out_width; column++) {
-        const int64_t at = (index * p->out_width + column) * channels;
-        for (int64_t c = 0; c < channels; c++) j->y[at + c] = -INFINITY;
-        if (j->places) memset(j->places + at, 0, (size_t)channels);
-        for (int64_t q = 0; q < p->kernel * p->kernel; q++) {
-            const int64_t y = row * p->stride - p->padding + q / p->kernel;
-            const int64_t x = column * p->stride - p->padding + q % p->kernel;
-            if (y < 0 || x < 0 || y >= p->height || x >= p->width) continue;
-            tk_kernels()->max_pool_place(j->x + ((image * p->height + y) * p->width + x) * channels, channels,
-                                         (uint8_t)q, j->y + at, j->places ? j->places + at : NULL);
-        }
-    }
-}
-
-void tk_max_pool(const tk_pooling *p, const float *x, float *y, uint8_t *places) {
-    pool_job j = {p, x, y, places};
-    tk_parallel(p->batch * p->out_height, pool_row, &j);
-}
-
-/// One image: windows overlap inside it, so its rows are done in order.
-static void pool_gradient_image(void *context, int64_t image, int worker) {
-    (void)worker;
-    const pool_job *j = context;
-    const tk_pooling *p = j->p;
-    const int64_t channels = p->channels;
-    float *base = j->y + image * p->height * p->width * channels;
-    memset(base, 0, (size_t)(p->height * p->width * channels) * sizeof(float));
-    for (int64_t row = 0; row < p->out_height; row++)
-        for (int64_t column = 0; column < p->out_width; column++) {
-            const int64_t at = ((image * p->out_height + row) * p->out_width + column) * channels;
-            for (int64_t q = 0; q < p->kernel * p->kernel; q++) {
-                const int64_t y = row * p->stride - p->padding + q / p->kernel;
-                const int64_t x = column * p->stride - p->padding + q % p->kernel;
-                if (y < 0 || x < 0 || y >= p->height || x >= p->width) continue;
-                tk_kernels()->max_pool_gradient_place(j->x + at, j->places + at, (uint8_t)q,
-                                                      base + (y * p->width + x) * channels, channels);
-            }
-        }
-}
-
-void tk_max_pool_backward(const tk_pooling *p, const float *y_gradient, const uint8_t *places, float *x_gradient) {
-    pool_job j = {p, y_gradient, x_gradient, (uint8_t *)places};
-    tk_parallel(p->batch, pool_gradient_image, &j);
-}
-
-typedef struct {
-    const float *x;
-    float *y;
-    int64_t extents[8], steps[8];       // of y's axes: how many, and how far apart in x
-    int rank;
-    int64_t run, rows, rows_a_task;     // the last axis of y is a run
-} permute_job;
-
-static void permute_rows(void *context, int64_t index, int worker) {
-    (void)worker;
-    const permute_job *j = context;
-    const int64_t first = index * j->rows_a_task, end = least(first + j->rows_a_task, j->rows);
-    const int last = j->rank - 1;
-    for (int64_t row = first; row < end; row++) {
-        int64_t rest = row, from = 0;
-        for (int axis = last - 1; axis >= 0; axis--) {
-            from += rest % j->extents[axis] * j->steps[axis];
-            rest /= j->extents[axis];
-        }
-        float *out = j->y + row * j->run;
-        if (j->steps[last] == 1) memcpy(out, j->x + from, (size_t)j->run * sizeof(float));
-        else for (int64_t i = 0; i < j->run; i++) out[i] = j->x[from + i * j->steps[last]];
-    }
-}
-
-void tk_permute(const float *x, float *y, const int64_t *extents, const int *order, int rank) {
-    permute_job j = {.x = x, .y = y, .rank = rank};
-    int64_t count = 1;
-    for (int i = 0; i < rank; i++) {
-        int64_t step = 1;
-        for (int axis = order[i] + 1; axis < rank; axis++) step *= extents[axis];
-        j.extents[i] = extents[order[i]];
-        j.steps[i] = step;
-        count *= j.extents[i];
-    }
-    if (count == 0) return;
-    j.run = j.extents[rank - 1];
-    j.rows = count / j.run;
-    j.rows_a_task = j.run >= PIECE ? 1 : PIECE / j.run;
-    tk_parallel((j.rows + j.rows_a_task - 1) / j.rows_a_task, permute_rows, &j);
 }
 
 typedef struct {

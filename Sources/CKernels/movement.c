@@ -1,4 +1,4 @@
-// Work along one axis of [outer][count][inner], split into fixed pieces for all threads.
+// Elements moved or mixed along axes, split into fixed pieces for all threads.
 #include "table.h"
 #include <string.h>
 
@@ -106,4 +106,95 @@ void tk_greatest_backward(const float *x, const float *y, const float *y_gradien
                           int64_t count, int64_t inner) {
     job j = {.x = x, .y = y, .y_gradient = y_gradient, .out = x_gradient, .count = count, .inner = inner};
     run(&j, outer, count * inner, greatest_gradient_rows);
+}
+
+/// Loops over the axes of y. The last one, and the one that is contiguous in x if that is another, form a tile.
+typedef struct {
+    const float *x;
+    float *y;
+    int64_t extents[8], x_steps[8], y_steps[8];
+    int rank, across;                   // the axis with step 1 in x, or -1 if that is the last one
+    int64_t rows, task_rows;
+} permute_job;
+
+enum { TILE_ROWS = 16, TILE_COLUMNS = 256 };   // a line of the first cache in x for each column
+
+/// Where row `row` of all axes but the last and `across` starts in x and in y.
+static void find_row(const permute_job *j, int64_t row, const float **x, float **y) {
+    *x = j->x;
+    *y = j->y;
+    for (int axis = j->rank - 2; axis >= 0 && row > 0; axis--) {
+        if (axis == j->across) continue;
+        const int64_t position = row % j->extents[axis];
+        row /= j->extents[axis];
+        *x += position * j->x_steps[axis];
+        *y += position * j->y_steps[axis];
+    }
+}
+
+static void permute_rows(void *context, int64_t index, int worker) {
+    (void)worker;
+    const permute_job *j = context;
+    const int64_t run = j->extents[j->rank - 1];
+    for (int64_t row = index * j->task_rows; row < least((index + 1) * j->task_rows, j->rows); row++) {
+        const float *x;
+        float *y;
+        find_row(j, row, &x, &y);
+        memcpy(y, x, (size_t)run * sizeof(float));
+    }
+}
+
+/// A band of rows of one matrix, transposed by tiles: the lines of x that one row of a tile reads serve all its rows.
+static void transpose_band(void *context, int64_t index, int worker) {
+    (void)worker;
+    const permute_job *j = context;
+    const int64_t rows = j->extents[j->across], columns = j->extents[j->rank - 1];
+    const int64_t x_step = j->x_steps[j->rank - 1], y_step = j->y_steps[j->across];
+    const int64_t bands = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    const float *x;
+    float *y;
+    find_row(j, index / bands, &x, &y);
+    const int64_t first = index % bands * TILE_ROWS, end = least(first + TILE_ROWS, rows);
+    for (int64_t left = 0; left < columns; left += TILE_COLUMNS) {
+        const int64_t right = least(left + TILE_COLUMNS, columns);
+        for (int64_t row = first; row < end; row++)
+            for (int64_t column = left; column < right; column++)
+                y[row * y_step + column] = x[column * x_step + row];
+    }
+}
+
+void tk_permute(const float *x, float *y, const int64_t *extents, const int *order, int rank) {
+    permute_job j = {.x = x, .y = y, .across = -1};
+    int64_t count = 1;
+    for (int i = 0; i < rank; i++) {
+        const int64_t extent = extents[order[i]];
+        int64_t step = 1;
+        for (int axis = order[i] + 1; axis < rank; axis++) step *= extents[axis];
+        count *= extent;
+        if (extent == 1) continue;
+        // An axis that continues the one before it in x is the same loop.
+        if (j.rank > 0 && j.x_steps[j.rank - 1] == step * extent) {
+            j.extents[j.rank - 1] *= extent;
+        } else {
+            j.extents[j.rank++] = extent;
+        }
+        j.x_steps[j.rank - 1] = step;
+    }
+    if (count == 0) return;
+    if (j.rank == 0) {
+        *y = *x;
+        return;
+    }
+    const int last = j.rank - 1;
+    j.y_steps[last] = 1;
+    for (int axis = last - 1; axis >= 0; axis--) j.y_steps[axis] = j.y_steps[axis + 1] * j.extents[axis + 1];
+    for (int axis = 0; axis < last; axis++) if (j.x_steps[axis] == 1) j.across = axis;
+    j.rows = count / j.extents[last];
+    if (j.across < 0) {
+        j.task_rows = rows_a_task(j.extents[last]);
+        tk_parallel((j.rows + j.task_rows - 1) / j.task_rows, permute_rows, &j);
+    } else {
+        const int64_t rows = j.extents[j.across], bands = (rows + TILE_ROWS - 1) / TILE_ROWS;
+        tk_parallel(j.rows / rows * bands, transpose_band, &j);
+    }
 }

@@ -12,6 +12,7 @@ struct tk_table {
 #include "kernels/elementwise.def"
 #include "kernels/axis.def"
 #include "kernels/normalization.def"
+#include "kernels/pooling.def"
 #include "kernels/optimizer.def"
 #include "kernels/attention.def"
 #include "kernels/depthwise.def"

@@ -123,31 +123,6 @@ static void TK_KERNEL(add_scaled)(const float *x, float scale, float *sum, int64
 
 typedef int8_t vbyte __attribute__((ext_vector_type(TK_WIDTH)));
 
-static void TK_KERNEL(max_pool_place)(const float *x, int64_t channels, uint8_t place, float *best, uint8_t *places) {
-    int64_t c = 0;
-    for (; c + TK_WIDTH <= channels; c += TK_WIDTH) {
-        const vfloat value = load(x + c), old = load(best + c);
-        const vint greater = (value > old) | (value != value);
-        store(best + c, vselect(greater, value, old));
-        if (!places) continue;
-        const vbyte mask = __builtin_convertvector(greater, vbyte);
-        vbyte kept;
-        memcpy(&kept, places + c, TK_WIDTH);
-        kept = (mask & (vbyte)(int8_t)place) | (~mask & kept);
-        memcpy(places + c, &kept, TK_WIDTH);
-    }
-    for (; c < channels; c++) {
-        if (!(x[c] > best[c] || x[c] != x[c])) continue;
-        best[c] = x[c];
-        if (places) places[c] = place;
-    }
-}
-
-static void TK_KERNEL(max_pool_gradient_place)(const float *y_gradient, const uint8_t *places, uint8_t place,
-                                               float *x_gradient, int64_t channels) {
-    for (int64_t c = 0; c < channels; c++) x_gradient[c] += places[c] == place ? y_gradient[c] : 0.0f;
-}
-
 static void TK_KERNEL(unary_range)(tk_unary function, const float *x, float *y, int64_t count) {
     switch (function) {
     case TK_EXP: FOR_VECTORS(i, count, store_lanes(y + i, vexp(load_lanes(x + i, lanes)), lanes);) break;
