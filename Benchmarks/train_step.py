@@ -1,7 +1,7 @@
 """Times one training step here and in PyTorch, alternately, and prints the ratio.
 
 The peers need a virtual environment; the product needs none of it:
-    python3 -m venv .venv && .venv/bin/pip install torch==2.13.0+cpu timm==1.0.31
+    python3 -m venv .venv && .venv/bin/pip install torch==2.13.0+cpu numpy
     swift build -c release --product tessera
     .venv/bin/python Benchmarks/train_step.py [ROUNDS]
 Both sides do forward, cross-entropy with soft targets, backward and AdamW on random images with random weights. PyTorch
@@ -84,14 +84,46 @@ class CompactTransformer(nn.Module):
         return self.head((self.pool(x).softmax(1).transpose(1, 2) @ x).squeeze(1))
 
 
+class PlainBlock(nn.Module):
+    def __init__(self, width, heads, rate):
+        super().__init__()
+        self.heads, self.rate = heads, rate
+        self.norm1, self.norm2 = nn.LayerNorm(width, 1e-6), nn.LayerNorm(width, 1e-6)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.first, self.second = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x):
+        b, n, d = x.shape
+        q, k, v = self.qkv(self.norm1(x)).reshape(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        x = x + Layer.path(self, self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d)))
+        return x + Layer.path(self, self.second(F.gelu(self.first(self.norm2(x)))))
+
+
+class VisionTransformer(nn.Module):
+    """DeiT, written from its paper for this comparison, on PyTorch's fused attention."""
+
+    def __init__(self, width=192, depth=12, heads=3):
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, 16, 16)
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = nn.Parameter(torch.randn(1, 197, width) * 0.02)
+        self.blocks = nn.ModuleList(PlainBlock(width, heads, 0.1 * i / (depth - 1)) for i in range(depth))
+        self.norm, self.head = nn.LayerNorm(width, 1e-6), nn.Linear(width, 1000)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1) + self.positions
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x)[:, 0])
+
+
 def peer(name, size, channels):
     if name == "cct_2_3x2_32":
         return CompactTransformer(size, channels, 128, 2, 2, 1, 2)
     if name == "cct_7_3x1_32":
         return CompactTransformer(size, channels, 256, 7, 4, 2, 1)
-    import timm
-
-    return timm.create_model(name, pretrained=False, drop_path_rate=0.1)
+    return VisionTransformer()
 
 
 def torch_step(name, size, channels, batch, bfloat16, seconds=4):
@@ -111,12 +143,6 @@ def torch_step(name, size, channels, batch, bfloat16, seconds=4):
         optimizer.step()
         times.append(time.time() - start)
     return 1000 * statistics.median(times[2:])
-
-
-def memory_of(arguments):
-    """Peak resident memory of a process, in MB."""
-    subprocess.run(arguments, check=True, capture_output=True)
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 
 
 def our_step(name, batch, arguments, runs):

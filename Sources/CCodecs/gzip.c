@@ -17,7 +17,8 @@ tc_gzip_status tc_gunzip(const uint8_t *bytes, size_t count, uint8_t *output, si
     const uint8_t *input = bytes, *end = bytes + count;
     tc_gzip_status status = TC_GZIP_CORRUPT;
     for (;;) {
-        // One byte beyond the capacity lets zlib reach the end of the stream and check the sum, or show that it has more.
+        // One byte beyond the capacity lets zlib reach the end of the stream and check the sum, or show that there is
+        // more.
         uint8_t beyond;
         size_t room = capacity - *produced;
         stream.next_in = (Bytef *)input;

@@ -1,7 +1,7 @@
 // A cache of released buffers, by size class. Eight classes for each power of two: at most an eighth is wasted.
 //
-// Idle buffers are bounded: together with what is in use they may be twice the greatest use so far, and the longest idle
-// go back to the system first. The forward and the backward half of a training step want different sizes: a tighter
+// Idle buffers are bounded: together with what is in use they may be twice the greatest use so far, and the longest
+// idle go back to the system first. The forward and the backward half of a training step want different sizes: a tighter
 // bound has each half give back what the other will ask for, a tenth of the step's time in page faults.
 #include "tk_memory.h"
 #include <pthread.h>

@@ -21,42 +21,31 @@ public struct Evaluation: Sendable, Codable {
 
 /// Runs a model over all images of a loader.
 ///
+/// - Precondition: the model has at least as many outputs as the data has classes.
 /// - Parameter observe: sees each batch's places in the data set, labels and logits.
 public func evaluate(
     _ model: any ImageClassifier, _ loader: Loader, observe: (Batch, Tensor) -> Void = { _, _ in }
 ) throws -> Evaluation {
-    let classes = loader.dataset.classNames.count
-    var confusion = [[Int]](repeating: [Int](repeating: 0, count: classes), count: classes)
-    var (loss, right, near, images) = (0.0, 0, 0, 0)
+    var metrics: ClassificationMetrics?
+    var loss = 0.0
     let start = Date()
     let batches = loader.epoch(0)
     while let batch = try batches.nextBatch() {
         let logits = model(batch.tensor)
-        precondition(logits.shape[1] >= classes, "\(logits.shape[1]) outputs for \(classes) classes")
         loss -= Double(logits.logSoftmax(axis: -1).picked(batch.labels).reduce(0, +))
-        logits.withUnsafeBuffer { values in
-            for (row, label) in batch.labels.enumerated() {
-                let scores = values[(row * logits.shape[1])..<((row + 1) * logits.shape[1])]
-                let own = scores[scores.startIndex + Int(label)]
-                // Ties count as better scores only for classes before the label, as a stable sort would order them.
-                let rank = scores.enumerated().reduce(0) {
-                    $0 + ($1.element > own || ($1.element == own && $1.offset < Int(label)) ? 1 : 0)
-                }
-                right += rank == 0 ? 1 : 0
-                near += rank < 5 ? 1 : 0
-                let best = scores.indices.max { scores[$0] < scores[$1] || (scores[$0] == scores[$1] && $0 > $1) }!
-                let prediction = best - scores.startIndex
-                if prediction < classes { confusion[Int(label)][prediction] += 1 }
-            }
-        }
-        images += batch.count
+        if metrics == nil { metrics = ClassificationMetrics(classes: logits.shape[1]) }
+        logits.withUnsafeBuffer { metrics!.add(logits: $0, labels: batch.labels) }
         observe(batch, logits)
     }
-    let count = Double(max(1, images))
+    let classes = loader.dataset.classNames.count
+    let (images, outputs) = (metrics?.count ?? 0, metrics?.classes ?? classes)
     return Evaluation(
-        top1: Double(right) / count, top5: Double(near) / count, loss: loss / count, images: images,
+        top1: metrics?.top1 ?? 0, top5: metrics?.topK ?? 0, loss: loss / Double(max(1, images)), images: images,
         seconds: Date().timeIntervalSince(start),
-        perClass: confusion.enumerated().map { Double($1[$0]) / Double(max(1, $1.reduce(0, +))) }, confusion: confusion)
+        perClass: (0..<classes).map { metrics?.perClass[$0] ?? 0 },
+        confusion: (0..<classes).map { label in
+            (0..<classes).map { metrics?.confusion[label * outputs + $0] ?? 0 }
+        })
 }
 
 extension Batch {

@@ -1,7 +1,7 @@
 // Thin, bounded entrances to libjpeg-turbo, libpng, libwebp and zlib.
 //
-// Every function takes one block of memory, never terminates the process, allocates nothing whose size is taken from the
-// input before that size has passed the caller's limit, and reports failure as a status with one line of text.
+// Every function takes one block of memory, never terminates the process, allocates nothing whose size is taken from
+// the input before that size has passed the caller's limit, and reports failure as a status with one line of text.
 #pragma once
 
 #include <stddef.h>

@@ -5,8 +5,8 @@
 
 /// y = (x - mean) / sqrt(variance + epsilon) * weight + bias, where the statistics of a sample are taken over all
 /// positions and the channels of one group: x is [samples][positions][channels]. BatchNorm is one sample with a group
-/// for each channel. weight and bias are [channels], or NULL. statistics is [2][samples][groups], and always written: the
-/// means, then the (biased) variances.
+/// for each channel. weight and bias are [channels], or NULL. statistics is [2][samples][groups], and always written:
+/// the means, then the (biased) variances.
 void tk_group_norm(const float *x, const float *weight, const float *bias, float epsilon, float *y, float *statistics,
                    int64_t samples, int64_t positions, int64_t channels, int64_t groups);
 

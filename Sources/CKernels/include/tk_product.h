@@ -27,8 +27,8 @@ typedef struct {
     bool accumulate;             // c += instead of c = (then no activation, bias, residual)
     const float *bias;           // [n] or NULL
     tk_activation activation;
-    float *preactivation;        // same layout as c, or NULL: the value before the activation, kept for the backward pass
-    const float *residual;       // added last, or NULL
+    float *preactivation;        // as c, or NULL: the value before the activation, kept for the backward pass
+    const float *residual;       // added last, or NULL; must not overlap c
     int64_t residual_row, residual_batch;
     tk_precision precision;
 } tk_product;

@@ -4,7 +4,9 @@
     { int64_t i = 0; for (; i + TK_WIDTH <= (count); i += TK_WIDTH) { const int64_t lanes = TK_WIDTH; __VA_ARGS__ } \
       if (i < (count)) { const int64_t lanes = (count) - i; __VA_ARGS__ } }
 
-TK_INLINE vfloat load_lanes(const float *p, int64_t lanes) { return lanes == TK_WIDTH ? load(p) : load_first(p, lanes); }
+TK_INLINE vfloat load_lanes(const float *p, int64_t lanes) {
+    return lanes == TK_WIDTH ? load(p) : load_first(p, lanes);
+}
 TK_INLINE void store_lanes(float *p, vfloat v, int64_t lanes) {
     if (lanes == TK_WIDTH) store(p, v);
     else store_first(p, v, lanes);
@@ -26,7 +28,8 @@ TK_INLINE void store_lanes(float *p, vfloat v, int64_t lanes) {
     }
 
 static void TK_KERNEL(activate_range)(const float *x, float *y, int64_t count, tk_activation activation) {
-    FOR_ACTIVATION(activation, FOR_VECTORS(i, count, store_lanes(y + i, activate(kind, load_lanes(x + i, lanes)), lanes);))
+    FOR_ACTIVATION(activation, FOR_VECTORS(i, count,
+        store_lanes(y + i, activate(kind, load_lanes(x + i, lanes)), lanes);))
 }
 
 static void TK_KERNEL(activation_gradient_rows)(const float *y_gradient, const float *preactivation,
@@ -118,7 +121,9 @@ static void TK_KERNEL(layer_norm_gradient_row)(const float *y_gradient, const fl
 }
 
 static void TK_KERNEL(add_scaled)(const float *x, float scale, float *sum, int64_t count) {
-    FOR_VECTORS(i, count, store_lanes(sum + i, fma_((vfloat)scale, load_lanes(x + i, lanes), load_lanes(sum + i, lanes)), lanes);)
+    FOR_VECTORS(i, count,
+        const vfloat v = fma_((vfloat)scale, load_lanes(x + i, lanes), load_lanes(sum + i, lanes));
+        store_lanes(sum + i, v, lanes);)
 }
 
 typedef int8_t vbyte __attribute__((ext_vector_type(TK_WIDTH)));

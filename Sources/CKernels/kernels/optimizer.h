@@ -71,7 +71,8 @@ static void TK_KERNEL(dropout)(const float *x, float *y, int64_t count, uint32_t
 /// Softmax of one short row, and the logarithm of its sum of exponentials.
 static void TK_KERNEL(softmax_row)(const float *logits, float *probabilities, int64_t count, float *log_sum_exp) {
     float greatest = -INFINITY;
-    for (int64_t i = 0; i < count; i++) greatest = logits[i] > greatest || logits[i] != logits[i] ? logits[i] : greatest;
+    for (int64_t i = 0; i < count; i++)
+        greatest = logits[i] > greatest || logits[i] != logits[i] ? logits[i] : greatest;
     float sum = 0;
     for (int64_t i = 0; i < count; i += TK_WIDTH) {
         vfloat x = -INFINITY;

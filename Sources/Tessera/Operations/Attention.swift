@@ -34,6 +34,7 @@ struct Attention: Operation {
 
     func shape(_ inputs: [Shape]) -> Shape {
         let e = extents(inputs)
+        precondition(e.queries > 0 && e.keys > 0, "attention: no queries or keys in \(inputs)")
         if hasBias {
             let bias = inputs.last!
             precondition(
