@@ -106,10 +106,11 @@ struct BenchCommand: Verb {
         }
     }
 
-    /// The most memory that the process has held, in 2²⁰ bytes.
+    /// The most memory that the process has held, in 2²⁰ bytes. (`getrusage` would count what the parent held when it
+    /// started this process.)
     private var peakMemory: Double {
-        var usage = rusage()
-        getrusage(__rusage_who_t(RUSAGE_SELF.rawValue), &usage)
-        return Double(usage.ru_maxrss) / 1024
+        let status = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
+        let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") } ?? ""
+        return (Double(line.filter(\.isNumber)) ?? 0) / 1024
     }
 }
