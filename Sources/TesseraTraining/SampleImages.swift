@@ -37,7 +37,7 @@ extension TrainedModel {
                 let source = Float(base.pixels[base.channels == 3 ? 3 * place + channel : place])
                 // Warm light on what is looked at: red first, then yellow.
                 let tint: Float = channel == 0 ? 255 : channel == 1 ? 255 * light : 40
-                let mixed = source * (0.35 + 0.4 * light) + tint * 0.25 * light
+                let mixed = source * (0.45 + 0.25 * light) + tint * 0.5 * light
                 pixels[3 * place + channel] = UInt8(max(0, min(255, mixed)))
             }
         }
