@@ -9,7 +9,7 @@ let package = Package(
     products: [
         .library(name: "Tessera", targets: ["Tessera", "TesseraNN"]),
         .library(name: "TesseraModels", targets: ["TesseraModels"]),
-        .library(name: "TesseraTraining", targets: ["TesseraTraining"]),
+        .library(name: "TesseraTraining", targets: ["TesseraTraining", "TesseraData", "TesseraIO"]),
         .executable(name: "tessera", targets: ["tessera-command"]),
     ],
     dependencies: [

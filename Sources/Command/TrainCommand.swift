@@ -112,7 +112,8 @@ struct TrainCommand: Verb {
         plan.format = format?.rawValue
         plan.pixelLimit = pixelLimit
         plan.strict = strict
-        plan.options = recipe.options(precision: compute.precision)
+        // Said outright, so that a run that is resumed elsewhere goes on with the same arithmetic.
+        plan.options = recipe.options(precision: compute.precision ?? .automatic)
         let arguments = try modelArgs.map { try JSON(parsing: $0) }
         return try TrainingRun.begin(
             plan, at: out!, imageSize: imageSize, modelArguments: arguments, weights: from, overwrite: overwrite)
