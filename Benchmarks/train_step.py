@@ -3,7 +3,7 @@
 The peers need a virtual environment; the product needs none of it:
     python3 -m venv .venv && .venv/bin/pip install torch==2.13.0+cpu numpy
     swift build -c release --product tessera
-    .venv/bin/python Benchmarks/train_step.py [ROUNDS]
+    .venv/bin/python Benchmarks/train_step.py [ROUNDS [PART OF A MODEL'S NAME]]
 Both sides do forward, cross-entropy with soft targets, backward and AdamW on random images with random weights. PyTorch
 runs in float32 and in bfloat16 autocast; the ratio is against the better of the two.
 """
@@ -158,10 +158,13 @@ def main():
         print(next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM")))
         return
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
+    wanted = sys.argv[2] if len(sys.argv) > 2 else ""
     torch.set_num_threads(2)
     print("| case | ours ms | torch float32 ms | torch bfloat16 ms | ratio (median of rounds) | ours MB | torch MB |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for index, (name, size, channels, batch, arguments) in enumerate(CASES):
+        if wanted not in name:
+            continue
         ours, single, half, ratios, memory = [], [], [], [], 0
         runs = 20 if "cct_2" in name else 6
         for _ in range(rounds):
