@@ -1,6 +1,7 @@
 // Losses and random masks.
 #include "table.h"
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct {
     const float *logits, *targets;
@@ -21,8 +22,9 @@ static void forward_rows(void *context, int64_t block, int worker) {
     for (int64_t r = block * ROWS; r < end; r++) {
         const float *logits = j->logits + r * j->classes, *targets = j->targets + r * j->classes;
         float log_sum_exp, loss = 0;
-        tk_kernels()->softmax_row(logits, scratch ? scratch : j->probabilities + r * j->classes, j->classes,
-                                  &log_sum_exp);
+        float *probabilities = scratch ? scratch : j->probabilities + r * j->classes;
+        memcpy(probabilities, logits, (size_t)j->classes * sizeof(float));
+        tk_kernels()->softmax_in_place(probabilities, j->classes, &log_sum_exp);
         for (int64_t c = 0; c < j->classes; c++) loss += targets[c] * (log_sum_exp - logits[c]);
         j->losses[r] = loss;
     }

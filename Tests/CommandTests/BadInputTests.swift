@@ -100,13 +100,10 @@ import Testing
         try expectRefusal(["evaluate", scratch.file("none"), "--data", data], "none")
         let file = URL(fileURLWithPath: run + "/model.safetensors")
         let whole = try Data(contentsOf: file)
-        for (name, damaged) in [
-            ("truncated", whole.prefix(whole.count / 2)), ("empty", Data()), ("short", whole.prefix(5)),
-            ("lying", Data([255, 255, 255, 255, 255, 255, 255, 127]) + whole.dropFirst(8)),
-        ] {
+        let lyingLength = Data([255, 255, 255, 255, 255, 255, 255, 127])
+        for damaged in [whole.prefix(whole.count / 2), Data(), whole.prefix(5), lyingLength + whole.dropFirst(8)] {
             try damaged.write(to: file)
             try expectRefusal(["evaluate", run, "--data", data], "model.safetensors")
-            _ = name
         }
         // Weights of another architecture: the first missing, unexpected and mis-shaped tensors are named.
         let other = scratch.file("other")

@@ -114,6 +114,14 @@ import Testing
         }
     }
 
+    @Test func theShippedModelKnowsClothes() throws {
+        let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        let model = root.deletingLastPathComponent().appendingPathComponent("Models/cct_2_3x2_fashion").path
+        let report = try json(Command.run("evaluate", model, "--data", "fashion-mnist", "--json").output)
+        #expect(report["images"]?.int == 10_000)
+        #expect((report["top1"]?.double ?? 0) > 0.889)
+    }
+
     @Test func dataTellsWhatIsThere() throws {
         let report = try json(Command.run("data", Self.data, "--json").output)
         #expect(report["format"]?.string == "idx")

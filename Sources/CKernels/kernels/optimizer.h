@@ -67,23 +67,3 @@ static void TK_KERNEL(dropout)(const float *x, float *y, int64_t count, uint32_t
         for (int lane = 0; i < count; i++, lane++) y[i] = bits[lane] >= threshold ? x[i] * scale : 0;
     }
 }
-
-/// Softmax of one short row, and the logarithm of its sum of exponentials.
-static void TK_KERNEL(softmax_row)(const float *logits, float *probabilities, int64_t count, float *log_sum_exp) {
-    float greatest = -INFINITY;
-    for (int64_t i = 0; i < count; i++)
-        greatest = logits[i] > greatest || logits[i] != logits[i] ? logits[i] : greatest;
-    float sum = 0;
-    for (int64_t i = 0; i < count; i += TK_WIDTH) {
-        vfloat x = -INFINITY;
-        const int64_t lanes = count - i < TK_WIDTH ? count - i : TK_WIDTH;
-        for (int64_t lane = 0; lane < lanes; lane++) x[lane] = logits[i + lane] - greatest;
-        vfloat e = vexp(x);
-        for (int64_t lane = 0; lane < lanes; lane++) {
-            probabilities[i + lane] = e[lane];
-            sum += e[lane];
-        }
-    }
-    for (int64_t i = 0; i < count; i++) probabilities[i] /= sum;
-    *log_sum_exp = greatest + logf(sum);
-}
