@@ -1,10 +1,11 @@
 // Attention, one image and head at a time, in blocks of queries whose scores stay in the second cache.
 #include "product.h"
 #include "table.h"
+#include <math.h>
 #include <string.h>
 
 enum {
-    MOST_QUERIES = 96,          // of a block
+    MOST_QUERIES = 96, MOST_SCORES = 96 << 10,  // of a block
     QUERY_STEP = 12,            // rows that products take at a time
     ENOUGH_HEADS = 16,          // images times heads; with fewer, blocks of queries are tasks of their own
 };
@@ -20,16 +21,26 @@ typedef struct {
 typedef struct {
     const tk_attention *a;
     int64_t image, head, first, count;          // the current block of queries
+    int64_t columns;                            // of its scores
     const float *keys, *values, *transposed_keys, *transposed_values;   // packed
     float *scratch;             // of products
 } view;
 
 static int64_t at(tk_strides s, int64_t image, int64_t head) { return image * s.batch + head * s.head; }
 
-/// Blocks of equal size.
+/// Blocks of equal size whose scores stay in the second cache.
 static int64_t query_block(const tk_attention *a) {
-    const int64_t blocks = (a->queries + MOST_QUERIES - 1) / MOST_QUERIES;
+    int64_t most = MOST_SCORES / a->keys / QUERY_STEP * QUERY_STEP;
+    most = most < QUERY_STEP ? QUERY_STEP : most < MOST_QUERIES ? most : MOST_QUERIES;
+    const int64_t blocks = (a->queries + most - 1) / most;
     return ((a->queries + blocks - 1) / blocks + QUERY_STEP - 1) / QUERY_STEP * QUERY_STEP;
+}
+
+/// Columns of a block of scores: keys and then padding up to whole vectors, which packed operands have too. So products
+/// and kernels of rows have no partial vectors.
+static int64_t score_columns(const tk_attention *a) {
+    const int64_t line = (a->keys + 15) / 16 * 16, packed = tk_products(TK_FLOAT32)->packed_right_size(a->keys, 1);
+    return line < packed ? line : packed;
 }
 
 /// A product whose right operand is `packed`, or packed on the fly from `b` (then `packed` is NULL).
@@ -70,19 +81,21 @@ static int64_t product_scratch(const tk_attention *a) {
     return tk_block_scratch(&t);
 }
 
-/// Scores of the current queries: scale * q k^T + bias.
+/// Scores of the current queries without the bias: scale * q k^T; what stands in the padding is undefined.
 static void scores(const view *v, float *s) {
     const tk_attention *a = v->a;
-    tk_block t = product(a, v->count, a->keys, a->head_size, v->transposed_keys);
+    tk_block t = product(a, v->count, v->columns, a->head_size, v->transposed_keys);
     t.a = by_rows(a->q + at(a->q_strides, v->image, v->head) + v->first * a->q_strides.row, a->q_strides.row);
     t.c = s;
-    t.c_row = a->keys;
+    t.c_row = v->columns;
     t.alpha = a->scale;
-    if (a->bias) {
-        t.residual = a->bias + at(a->bias_strides, v->image, v->head) + v->first * a->bias_strides.row;
-        t.residual_row = a->bias_strides.row;
-    }
     tk_products(a->precision)->product_block(&t, v->scratch);
+}
+
+/// The bias of a query, or NULL.
+static const float *bias_row(const view *v, int64_t query) {
+    const tk_attention *a = v->a;
+    return a->bias ? a->bias + at(a->bias_strides, v->image, v->head) + query * a->bias_strides.row : NULL;
 }
 
 static uint64_t mask_seed(const tk_attention *a, int64_t image, int64_t head, int64_t query) {
@@ -94,82 +107,109 @@ static uint64_t mask_seed(const tk_attention *a, int64_t image, int64_t head, in
 static void forward_block(const view *v, float *s) {
     const tk_attention *a = v->a;
     scores(v, s);
+    float sums[MOST_QUERIES];
     for (int64_t i = 0; i < v->count; i++) {
-        float log_sum_exp, *row = s + i * a->keys;
-        tk_kernels()->softmax_in_place(row, a->keys, &log_sum_exp);
+        float *row = s + i * v->columns;
         const int64_t query = v->first + i;
-        if (a->log_sum_exp) a->log_sum_exp[(v->image * a->heads + v->head) * a->queries + query] = log_sum_exp;
+        const float top = tk_kernels()->softmax_numerators(row, bias_row(v, query), a->keys, v->columns, &sums[i]);
+        if (a->log_sum_exp)
+            a->log_sum_exp[(v->image * a->heads + v->head) * a->queries + query] = top + logf(sums[i]);
         if (a->dropout > 0)
             tk_kernels()->masked(row, row, a->keys, a->dropout, mask_seed(a, v->image, v->head, query));
     }
     tk_block t = product(a, v->count, a->value_size, a->keys, v->values);
-    t.a = by_rows(s, a->keys);
+    t.a = by_rows(s, v->columns);
     t.c = a->out + at(a->out_strides, v->image, v->head) + v->first * a->out_strides.row;
     t.c_row = a->out_strides.row;
     tk_products(a->precision)->product_block(&t, v->scratch);
+    // Dividing the result by the sums, not the weights: there are fewer channels than keys.
+    for (int64_t i = 0; i < v->count; i++) {
+        float *out = t.c + i * t.c_row;
+        const float inverse = 1 / sums[i];
+        tk_kernels()->binary_range(TK_MULTIPLY, out, 1, &inverse, 0, out, a->value_size);
+    }
 }
 
-/// A whole head, or one block of its queries.
-static void forward_task(void *context, int64_t index, int worker) {
-    (void)worker;
-    const job *j = context;
+/// Blocks of queries of one head, from first ..< end.
+static void forward_head(const job *j, int64_t image, int64_t head, int64_t first, int64_t end) {
     const tk_attention *a = j->a;
-    const int64_t tasks = a->batch * a->heads < ENOUGH_HEADS ? (a->queries + j->block - 1) / j->block : 1;
-    const int64_t score_count = j->block * a->keys;
+    view v = {.a = a, .image = image, .head = head, .columns = score_columns(a)};
+    const int64_t score_count = j->block * v.columns;
     float *s = tk_scratch(score_count + packed_size(a, a->head_size, a->keys) + packed_size(a, a->keys, a->value_size)
                           + product_scratch(a) + 32);
     float *next = s + score_count;
-    view v = {.a = a, .image = index / tasks / a->heads, .head = index / tasks % a->heads};
-    v.transposed_keys = pack(a, by_columns(a->k + at(a->k_strides, v.image, v.head), a->k_strides.row), a->head_size,
+    v.transposed_keys = pack(a, by_columns(a->k + at(a->k_strides, image, head), a->k_strides.row), a->head_size,
                              a->keys, &next);
-    v.values = pack(a, by_rows(a->v + at(a->v_strides, v.image, v.head), a->v_strides.row), a->keys, a->value_size,
-                    &next);
+    v.values = pack(a, by_rows(a->v + at(a->v_strides, image, head), a->v_strides.row), a->keys, a->value_size, &next);
     v.scratch = next;
-    const int64_t end = tasks == 1 ? a->queries : (index % tasks + 1) * j->block;
-    for (v.first = index % tasks * j->block; v.first < end && v.first < a->queries; v.first += j->block) {
-        v.count = a->queries - v.first < j->block ? a->queries - v.first : j->block;
+    for (v.first = first; v.first < end; v.first += j->block) {
+        v.count = end - v.first < j->block ? end - v.first : j->block;
         forward_block(&v, s);
     }
 }
 
-void tk_attention_forward(const tk_attention *a) {
+void tk_attention_heads(const tk_attention *a, int64_t first, int64_t count) {
     if (a->keys == 0 || a->queries == 0) return;
-    job j = {.a = a, .block = query_block(a)};
-    const int64_t heads = a->batch * a->heads;
-    tk_parallel(heads < ENOUGH_HEADS ? heads * ((a->queries + j.block - 1) / j.block) : heads, forward_task, &j);
+    const job j = {.a = a, .block = query_block(a)};
+    for (int64_t i = first; i < first + count; i++) forward_head(&j, i / a->heads, i % a->heads, 0, a->queries);
 }
 
-/// p and g become the weights and the gradient of the scores of the current queries. Returns the weights after dropout.
-static const float *weights_and_gradient(const job *j, const view *v, float *p, float *dropped, float *g) {
+int64_t tk_attention_blocks(const tk_attention *a) {
+    if (a->keys == 0 || a->queries == 0) return 0;
+    const int64_t block = query_block(a);
+    return a->batch * a->heads * ((a->queries + block - 1) / block);
+}
+
+void tk_attention_block(const tk_attention *a, int64_t index) {
+    const job j = {.a = a, .block = query_block(a)};
+    const int64_t blocks = (a->queries + j.block - 1) / j.block, head = index / blocks;
+    const int64_t first = index % blocks * j.block, end = first + j.block;
+    forward_head(&j, head / a->heads, head % a->heads, first, end < a->queries ? end : a->queries);
+}
+
+static void head_task(void *context, int64_t index, int worker) {
+    (void)worker;
+    tk_attention_heads(context, index, 1);
+}
+
+static void block_task(void *context, int64_t index, int worker) {
+    (void)worker;
+    tk_attention_block(context, index);
+}
+
+void tk_attention_forward(const tk_attention *a) {
+    if (a->keys == 0 || a->queries == 0) return;
+    const int64_t heads = a->batch * a->heads;
+    if (heads < ENOUGH_HEADS) tk_parallel(tk_attention_blocks(a), block_task, (void *)a);
+    else tk_parallel(heads, head_task, (void *)a);
+}
+
+/// p and g become the weights after dropout, and the gradient of the scores, of the current queries.
+static void weights_and_gradient(const job *j, const view *v, float *p, float *g) {
     const tk_attention *a = v->a;
-    const int64_t out_at = at(a->out_strides, v->image, v->head) + v->first * a->out_strides.row;
     scores(v, p);
-    tk_block t = product(a, v->count, a->keys, a->value_size, v->transposed_values);
-    t.a = by_rows(j->out_gradient + out_at, a->out_strides.row);
+    tk_block t = product(a, v->count, v->columns, a->value_size, v->transposed_values);
+    t.a = by_rows(j->out_gradient + at(a->out_strides, v->image, v->head) + v->first * a->out_strides.row,
+                  a->out_strides.row);
     t.c = g;
-    t.c_row = a->keys;
+    t.c_row = v->columns;
     tk_products(a->precision)->product_block(&t, v->scratch);
     for (int64_t i = 0; i < v->count; i++) {
-        const int64_t row = i * a->keys, query = v->first + i, out_row = out_at + i * a->out_strides.row;
-        tk_kernels()->exp_minus(p + row, a->keys,
-                                a->log_sum_exp[(v->image * a->heads + v->head) * a->queries + query]);
-        if (a->dropout > 0) {
-            const uint64_t seed = mask_seed(a, v->image, v->head, query);
-            tk_kernels()->masked(p + row, dropped + row, a->keys, a->dropout, seed);
-            tk_kernels()->masked(g + row, g + row, a->keys, a->dropout, seed);
-        }
-        // The softmax's gradient is p (g - sum p g), and that sum is dy . y, dropout or not.
-        const float mean = tk_kernels()->dot(j->out_gradient + out_row, a->out + out_row, a->value_size);
-        tk_kernels()->softmax_gradient(p + row, g + row, a->keys, mean);
+        const int64_t row = i * v->columns, query = v->first + i;
+        const float offset = a->log_sum_exp[(v->image * a->heads + v->head) * a->queries + query];
+        if (a->dropout > 0)
+            tk_kernels()->masked(g + row, g + row, a->keys, a->dropout, mask_seed(a, v->image, v->head, query));
+        tk_kernels()->attention_gradient(p + row, g + row, bias_row(v, query), a->keys, v->columns, offset);
+        if (a->dropout > 0)
+            tk_kernels()->masked(p + row, p + row, a->keys, a->dropout, mask_seed(a, v->image, v->head, query));
     }
-    return a->dropout > 0 ? dropped : p;
 }
 
 /// c (+)= alpha * s^T b: sums over the current queries, for each key.
 static void sum_over_queries(const view *v, const float *s, const float *b, int64_t b_row, int64_t n, float alpha,
                              float *c, int64_t c_row) {
     tk_block t = product(v->a, v->a->keys, n, v->count, NULL);
-    t.a = by_columns(s, v->a->keys);
+    t.a = by_columns(s, v->columns);
     t.b = by_rows(b, b_row);
     t.c = c;
     t.c_row = c_row;
@@ -181,35 +221,35 @@ static void sum_over_queries(const view *v, const float *s, const float *b, int6
 /// Gradients of one image and head: query blocks in order, so that sums over queries have one order.
 static void backward_head(const job *j, int64_t image, int64_t head) {
     const tk_attention *a = j->a;
-    const int64_t block = j->block * a->keys;
-    float *p = tk_scratch(3 * block + packed_size(a, a->head_size, a->keys) + packed_size(a, a->value_size, a->keys)
+    view v = {.a = a, .image = image, .head = head, .columns = score_columns(a)};
+    const int64_t block = j->block * v.columns;
+    float *p = tk_scratch(2 * block + packed_size(a, a->head_size, a->keys) + packed_size(a, a->value_size, a->keys)
                           + packed_size(a, a->keys, a->head_size) + product_scratch(a) + 48);
-    float *dropped = p + block, *g = dropped + block, *next = g + block;
+    float *g = p + block, *next = g + block;
     const float *keys = a->k + at(a->k_strides, image, head), *values = a->v + at(a->v_strides, image, head);
-    view v = {.a = a, .image = image, .head = head};
     v.transposed_keys = pack(a, by_columns(keys, a->k_strides.row), a->head_size, a->keys, &next);
     v.transposed_values = pack(a, by_columns(values, a->v_strides.row), a->value_size, a->keys, &next);
     v.keys = pack(a, by_rows(keys, a->k_strides.row), a->keys, a->head_size, &next);
     v.scratch = next;
     for (v.first = 0; v.first < a->queries; v.first += j->block) {
         v.count = a->queries - v.first < j->block ? a->queries - v.first : j->block;
-        const float *weights = weights_and_gradient(j, &v, p, dropped, g);
+        weights_and_gradient(j, &v, p, g);
         const int64_t query_at = at(a->q_strides, image, head) + v.first * a->q_strides.row;
         tk_block t = product(a, v.count, a->head_size, a->keys, v.keys);
-        t.a = by_rows(g, a->keys);
+        t.a = by_rows(g, v.columns);
         t.c = j->q_gradient + query_at;
         t.c_row = a->q_strides.row;
         t.alpha = a->scale;
         tk_products(a->precision)->product_block(&t, v.scratch);
         sum_over_queries(&v, g, a->q + query_at, a->q_strides.row, a->head_size, a->scale,
                          j->k_gradient + at(a->k_strides, image, head), a->k_strides.row);
-        sum_over_queries(&v, weights, j->out_gradient + at(a->out_strides, image, head) + v.first * a->out_strides.row,
+        sum_over_queries(&v, p, j->out_gradient + at(a->out_strides, image, head) + v.first * a->out_strides.row,
                          a->out_strides.row, a->value_size, 1, j->v_gradient + at(a->v_strides, image, head),
                          a->v_strides.row);
         if (!j->bias_gradient) continue;
         float *sum = j->bias_gradient + at(a->bias_strides, image, head) + v.first * a->bias_strides.row;
         for (int64_t i = 0; i < v.count; i++)
-            for (int64_t c = 0; c < a->keys; c++) sum[i * a->bias_strides.row + c] += g[i * a->keys + c];
+            for (int64_t c = 0; c < a->keys; c++) sum[i * a->bias_strides.row + c] += g[i * v.columns + c];
     }
 }
 

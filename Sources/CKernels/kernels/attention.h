@@ -1,11 +1,5 @@
 // Rows of attention weights: softmax, its gradient, dropout.
 
-static void TK_KERNEL(exp_minus)(float *scores, int64_t count, float offset) {
-    int64_t i = 0;
-    for (; i + TK_WIDTH <= count; i += TK_WIDTH) store(scores + i, vexp(load(scores + i) - offset));
-    if (i < count) store_first(scores + i, vexp(load_first(scores + i, count - i) - offset), count - i);
-}
-
 static void TK_KERNEL(softmax_in_place)(float *scores, int64_t count, float *log_sum_exp) {
     vfloat greatest = -INFINITY;
     int64_t i = 0;
@@ -36,17 +30,54 @@ static void TK_KERNEL(masked)(const float *x, float *y, int64_t count, float rat
                        1 / (1 - rate));
 }
 
-static void TK_KERNEL(softmax_gradient)(const float *weights, float *gradient, int64_t count, float mean) {
-    int64_t i = 0;
-    for (; i + TK_WIDTH <= count; i += TK_WIDTH) store(gradient + i, load(weights + i) * (load(gradient + i) - mean));
-    for (; i < count; i++) gradient[i] = weights[i] * (gradient[i] - mean);
+/// A vector of scores plus bias; `padding` beyond the last key.
+TK_INLINE vfloat biased(const float *scores, const float *bias, int64_t i, int64_t keys, float padding) {
+    vfloat v = load(scores + i);
+    if (bias) v += load_up_to(bias + i, keys - i);
+    if (keys - i < TK_WIDTH)
+        for (int64_t lane = keys - i; lane < TK_WIDTH; lane++) v[lane] = padding;
+    return v;
 }
 
-static float TK_KERNEL(dot)(const float *a, const float *b, int64_t count) {
+/// Zeros behind the last whole vector that holds a key.
+TK_INLINE void clear_padding(float *row, int64_t keys, int64_t columns) {
+    for (int64_t i = (keys + TK_WIDTH - 1) / TK_WIDTH * TK_WIDTH; i < columns; i += TK_WIDTH) store(row + i, (vfloat)0.0f);
+}
+
+static float TK_KERNEL(softmax_numerators)(float *scores, const float *bias, int64_t keys, int64_t columns,
+                                           float *sum) {
+    vfloat greatest = -INFINITY, sums = 0;
+    for (int64_t i = 0; i < keys; i += TK_WIDTH) {
+        const vfloat v = biased(scores, bias, i, keys, -INFINITY);
+        greatest = vmax(greatest, v);
+        store(scores + i, v);
+    }
+    float top = vgreatest(greatest);
+    if (top == -INFINITY) top = 0;              // a row that is masked out whole gives NaN, not a crash
+    for (int64_t i = 0; i < keys; i += TK_WIDTH) {
+        const vfloat e = vexp(load(scores + i) - top);
+        sums += e;
+        store(scores + i, e);
+    }
+    clear_padding(scores, keys, columns);
+    *sum = vsum(sums);
+    return top;
+}
+
+static void TK_KERNEL(attention_gradient)(float *scores, float *gradient, const float *bias, int64_t keys,
+                                          int64_t columns, float log_sum_exp) {
     vfloat sums = 0;
-    int64_t i = 0;
-    for (; i + TK_WIDTH <= count; i += TK_WIDTH) sums = fma_(load(a + i), load(b + i), sums);
-    float sum = vsum(sums);
-    for (; i < count; i++) sum += a[i] * b[i];
-    return sum;
+    for (int64_t i = 0; i < keys; i += TK_WIDTH) {
+        const vfloat p = vexp(biased(scores, bias, i, keys, -INFINITY) - log_sum_exp);
+        vfloat g = load(gradient + i);
+        if (keys - i < TK_WIDTH) g = lane_mask(keys - i, g);
+        sums = fma_(p, g, sums);
+        store(scores + i, p);
+        store(gradient + i, g);
+    }
+    const float mean = vsum(sums);
+    for (int64_t i = 0; i < keys; i += TK_WIDTH)
+        store(gradient + i, load(scores + i) * (load(gradient + i) - mean));
+    clear_padding(scores, keys, columns);
+    clear_padding(gradient, keys, columns);
 }
