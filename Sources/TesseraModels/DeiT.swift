@@ -23,15 +23,11 @@ public final class DistilledVisionTransformer: VisionTransformer {
     /// The class token, the distillation token.
     override var prefixParameters: [Parameter] { super.prefixParameters + [distToken] }
 
-    public override func features(_ image: Tensor) -> Features {
-        let (z, grid) = encode(image)
+    override func classify(tokens z: Tensor) -> Classification {
         let (classToken, distillationToken) = (token(0, of: z), token(1, of: z))
         let heads = (head(classToken), headDist(distillationToken))
-        return Features(
-            logits: (heads.0 + heads.1) * 0.5, pooled: (classToken + distillationToken) * 0.5,
-            tokens: z.sliced(axis: 1, from: 2, to: z.shape[1])
-                .reshaped([z.shape[0], grid.height, grid.width, configuration.width]),
-            heads: heads)
+        return Classification(
+            logits: (heads.0 + heads.1) * 0.5, pooled: (classToken + distillationToken) * 0.5, heads: heads)
     }
 
     public override var headPrefixes: [String] { ["head.", "head_dist."] }

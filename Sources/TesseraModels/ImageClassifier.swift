@@ -6,6 +6,9 @@ public protocol ImageClassifier: Module {
     /// Everything a forward pass has to tell.
     func features(_ image: Tensor) -> Features
 
+    /// The answer alone: the same numbers, for less work where the token grid takes some that the answer does not need.
+    func classify(_ image: Tensor) -> Classification
+
     /// Beginnings of the keys that depend on the number of classes: what fine-tuning for other classes makes anew.
     var headPrefixes: [String] { get }
 
@@ -21,28 +24,44 @@ public protocol ImageClassifier: Module {
 
 extension ImageClassifier {
     /// Logits `[batch, classes]`.
-    public func callAsFunction(_ image: Tensor) -> Tensor { features(image).logits }
+    public func callAsFunction(_ image: Tensor) -> Tensor { classify(image).logits }
+
+    public func classify(_ image: Tensor) -> Classification { features(image).classification }
 
     public var undecayedKeys: Set<String> { [] }
     public var prefixTokens: Int { 0 }
     public func adapted(_ key: String, _ tensor: Tensor) -> Tensor? { nil }
 }
 
-/// What a classifier computes on the way to its answer.
-public struct Features {
+/// What a classifier answers.
+public struct Classification {
     /// `[batch, classes]`
     public let logits: Tensor
     /// The vector before the head: `[batch, channels]`.
     public let pooled: Tensor
-    /// The last token grid: `[batch, rows, columns, channels]`.
-    public let tokens: Tensor
     /// The two heads of a distilled model before they are averaged, nil for others.
     public let heads: (classification: Tensor, distillation: Tensor)?
 
-    public init(
-        logits: Tensor, pooled: Tensor, tokens: Tensor, heads: (classification: Tensor, distillation: Tensor)? = nil
-    ) {
-        (self.logits, self.pooled, self.tokens, self.heads) = (logits, pooled, tokens, heads)
+    public init(logits: Tensor, pooled: Tensor, heads: (classification: Tensor, distillation: Tensor)? = nil) {
+        (self.logits, self.pooled, self.heads) = (logits, pooled, heads)
+    }
+}
+
+/// What a classifier computes on the way to its answer.
+public struct Features {
+    public let classification: Classification
+    /// The last token grid: `[batch, rows, columns, channels]`.
+    public let tokens: Tensor
+
+    public var logits: Tensor { classification.logits }
+    public var pooled: Tensor { classification.pooled }
+
+    public init(_ classification: Classification, tokens: Tensor) {
+        (self.classification, self.tokens) = (classification, tokens)
+    }
+
+    public init(logits: Tensor, pooled: Tensor, tokens: Tensor) {
+        self.init(Classification(logits: logits, pooled: pooled), tokens: tokens)
     }
 }
 

@@ -42,7 +42,7 @@ extension ClassifierConfiguration {
     public func multiplyAdds(_ model: any ImageClassifier) -> Int {
         let tape = Tape(.trace)
         let image = Tape.leaf(Tensor(abstract: [1, imageSize.height, imageSize.width, channels]))
-        _ = tape.record { model(image) }
+        _ = tape.record { model.features(image) }
         return tape.cost.multiplyAdds
     }
 }

@@ -94,35 +94,45 @@ public class VisionTransformer: Module, ImageClassifier {
             self.dropPath = DropPath(dropPath)
         }
 
-        func callAsFunction(_ x: Tensor) -> Tensor {
+        /// Every token attends, or only the first `queries` ones, and they alone are returned.
+        func callAsFunction(_ tokens: Tensor, queries: Int? = nil) -> Tensor {
+            let kept = queries.map { tokens.sliced(axis: 1, from: 0, to: $0) } ?? tokens
             guard dropPath.isActive || ls1 != nil else {
-                let x = attn(norm1(x), residual: x)
+                let x = attn(norm1(tokens), queries: queries, residual: kept)
                 return mlp(norm2(x), residual: x)
             }
-            let x = x + dropPath(scaled(attn(norm1(x)), ls1))
+            let x = kept + dropPath(scaled(attn(norm1(tokens), queries: queries), ls1))
             return x + dropPath(scaled(mlp(norm2(x)), ls2))
         }
 
         private func scaled(_ x: Tensor, _ scale: LayerScale?) -> Tensor { scale.map { $0(x) } ?? x }
     }
 
-    public func features(_ image: Tensor) -> Features {
-        let (z, grid) = encode(image)
-        let c = configuration
-        let patches = z.sliced(axis: 1, from: prefixTokens, to: z.shape[1])
-        var pooled: Tensor
-        switch c.pooling {
-        case .token: pooled = token(0, of: z)
-        case .average: pooled = patches.mean(axes: [1])
-        }
-        if let fcNorm { pooled = fcNorm(pooled) }
-        return Features(
-            logits: head(Dropout(c.dropout)(pooled)), pooled: pooled,
-            tokens: patches.reshaped([z.shape[0], grid.height, grid.width, c.width]))
+    /// Where the heads read nothing but the leading tokens, the last block computes no others.
+    public func classify(_ image: Tensor) -> Classification {
+        classify(tokens: encode(image, keeping: configuration.pooling == .token ? prefixTokens : nil).tokens)
     }
 
-    /// Patches to normalised tokens `[batch, prefix + patches, width]`.
-    func encode(_ image: Tensor) -> (tokens: Tensor, grid: Size) {
+    /// What the heads make of normalised tokens.
+    func classify(tokens z: Tensor) -> Classification {
+        var pooled: Tensor
+        switch configuration.pooling {
+        case .token: pooled = token(0, of: z)
+        case .average: pooled = patches(of: z).mean(axes: [1])
+        }
+        if let fcNorm { pooled = fcNorm(pooled) }
+        return Classification(logits: head(Dropout(configuration.dropout)(pooled)), pooled: pooled)
+    }
+
+    public func features(_ image: Tensor) -> Features {
+        let (z, grid) = encode(image)
+        return Features(
+            classify(tokens: z),
+            tokens: patches(of: z).reshaped([z.shape[0], grid.height, grid.width, configuration.width]))
+    }
+
+    /// Patches to normalised tokens `[batch, prefix + patches, width]`, or only the first `keeping` of them.
+    func encode(_ image: Tensor, keeping: Int? = nil) -> (tokens: Tensor, grid: Size) {
         let patches = patchEmbed(image)
         let grid = Size(patches.shape[1], patches.shape[2])
         let count = grid.height * grid.width
@@ -137,13 +147,16 @@ public class VisionTransformer: Module, ImageClassifier {
             x = (prefix.isEmpty ? x : concatenate(prefix + [x], axis: 1)) + positions
         }
         x = Dropout(configuration.positionDropout)(x)
-        for block in blocks { x = block(x) }
+        for block in blocks.dropLast() { x = block(x) }
+        if let last = blocks.last { x = last(x, queries: keeping) }
         return (norm.map { $0(x) } ?? x, grid)
     }
 
     func token(_ index: Int, of z: Tensor) -> Tensor {
         z.sliced(axis: 1, from: index, to: index + 1).reshaped([z.shape[0], configuration.width])
     }
+
+    private func patches(of z: Tensor) -> Tensor { z.sliced(axis: 1, from: prefixTokens, to: z.shape[1]) }
 
     /// The learned tokens that lead the sequence, in order.
     var prefixParameters: [Parameter] { clsToken.map { [$0] } ?? [] }

@@ -30,6 +30,16 @@ import Testing
         }
     }
 
+    /// Leaving out what only the token grid needs must not change the answer.
+    @Test(arguments: cases) func answersAgreeWithFeatures(_ path: String) throws {
+        let (metadata, tensors) = try FixtureFolder.tensors(path)
+        let model = try ReferenceCase(metadata: metadata, tensors: tensors).model
+        let image = try #require(tensors["input"]).transposed([0, 2, 3, 1])
+        let (features, answer) = (model.features(image), model.classify(image))
+        #expect(relativeError(answer.logits, features.logits) <= 2e-6)
+        #expect(relativeError(answer.pooled, features.pooled) <= 2e-6)
+    }
+
     @Test func tableOfSinesMatches() throws {
         for path in Self.cases where path.contains("sine") {
             let (metadata, tensors) = try FixtureFolder.tensors(path)

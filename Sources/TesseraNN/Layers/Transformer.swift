@@ -23,14 +23,30 @@ public final class SelfAttention: Module {
         projectionDropout = Dropout(dropout)
     }
 
-    /// `[batch, tokens, channels]` → the same; `residual` is added to the result.
-    public func callAsFunction(_ x: Tensor, residual: Tensor? = nil) -> Tensor {
+    /// `[batch, tokens, channels]` → the same, or only the first `queries` tokens of it; `residual` is added to the
+    /// result.
+    public func callAsFunction(_ x: Tensor, queries: Int? = nil, residual: Tensor? = nil) -> Tensor {
         let pass = attentionDropout > 0 ? TrainingPass.current : nil
-        let mixed = attention(
-            packed: qkv(x), heads: heads, dropout: pass == nil ? 0 : attentionDropout, seed: pass?.nextSeed() ?? 0)
+        let (dropout, seed) = (pass == nil ? 0 : attentionDropout, pass?.nextSeed() ?? 0)
+        let mixed: Tensor
+        if let queries {
+            let q = project(x.sliced(axis: 1, from: 0, to: queries), part: 0)
+            mixed = attention(q, project(x, part: 1), project(x, part: 2), heads: heads, dropout: dropout, seed: seed)
+        } else {
+            mixed = attention(packed: qkv(x), heads: heads, dropout: dropout, seed: seed)
+        }
         guard let residual else { return projectionDropout(proj(mixed)) }
         if projectionDropout.rate > 0 { return residual + projectionDropout(proj(mixed)) }
         return proj(mixed, residual: residual)
+    }
+
+    /// Queries, keys or values alone: one of three parts of the packed projection.
+    private func project(_ x: Tensor, part: Int) -> Tensor {
+        let channels = x.shape[-1]
+        func rows(_ parameter: Parameter) -> Tensor {
+            parameter.tensor.sliced(axis: 0, from: part * channels, to: (part + 1) * channels)
+        }
+        return linear(x, weight: rows(qkv.weight), bias: qkv.bias.map(rows))
     }
 }
 

@@ -12,10 +12,10 @@ public struct Supervised: Objective {
     public func callAsFunction(
         _ model: any ImageClassifier, _ batch: TrainingBatch
     ) -> (loss: Tensor, logits: Tensor) {
-        let features = model.features(batch.images)
-        guard let heads = features.heads else { return (crossEntropy(features.logits, batch.targets), features.logits) }
+        let answer = model.classify(batch.images)
+        guard let heads = answer.heads else { return (crossEntropy(answer.logits, batch.targets), answer.logits) }
         let loss =
             (crossEntropy(heads.classification, batch.targets) + crossEntropy(heads.distillation, batch.targets)) * 0.5
-        return (loss, features.logits)
+        return (loss, answer.logits)
     }
 }
