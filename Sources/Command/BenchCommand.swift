@@ -28,6 +28,9 @@ struct BenchCommand: Verb {
     @Flag(help: "Time forward, backward and AdamW instead of the forward pass.")
     var train = false
 
+    @Flag(help: "Compute activations of blocks twice instead of keeping them.")
+    var gradCheckpointing = false
+
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -99,7 +102,8 @@ struct BenchCommand: Verb {
         var generator = RandomGenerator(seed: 2)
         return {
             let tape = Tape()
-            let pass = TrainingPass(generator.fork(generator.next()))
+            let pass = TrainingPass(
+                generator.fork(generator.next()), checkpointsActivations: gradCheckpointing)
             let batch = TrainingBatch(images: images, labels: labels, targets: targets)
             let loss = tape.record { pass.run { objective(model, batch).loss } }
             optimizer.step(tape.gradients(of: loss), learningRate: 1e-4, scale: 1)

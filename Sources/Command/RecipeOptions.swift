@@ -39,6 +39,8 @@ struct RecipeOptions: ParsableArguments {
     @Option(help: "Average the weights with this decay, and keep the average.") var modelEmaDecay: Double?
     @Option(help: "Part of the images to hold out where the data holds out none.") var valSplit = standard
         .validationFraction
+    @Flag(help: "Compute activations of blocks twice instead of keeping them: less memory, a third more time.")
+    var gradCheckpointing = false
     @Option(help: "Threads that read and augment images.") var workers = standard.workers
     @Option(help: "Seconds between checkpoints inside an epoch.") var checkpointSeconds = standard.checkpointSeconds
 
@@ -55,7 +57,7 @@ struct RecipeOptions: ParsableArguments {
         (options.scale, options.ratio, options.autoAugment) = (scale, ratio, autoAugment)
         (options.eraseProbability, options.colorJitter, options.emaDecay) = (reprob, colorJitter, modelEmaDecay)
         (options.validationFraction, options.workers) = (valSplit, workers)
-        options.checkpointSeconds = checkpointSeconds
+        (options.checkpointSeconds, options.checkpointsActivations) = (checkpointSeconds, gradCheckpointing)
         return options
     }
 }

@@ -147,8 +147,8 @@ public class VisionTransformer: Module, ImageClassifier {
             x = (prefix.isEmpty ? x : concatenate(prefix + [x], axis: 1)) + positions
         }
         x = Dropout(configuration.positionDropout)(x)
-        for block in blocks.dropLast() { x = block(x) }
-        if let last = blocks.last { x = last(x, queries: keeping) }
+        for block in blocks.dropLast() { x = checkpointed(block, x) { block($0) } }
+        if let last = blocks.last { x = checkpointed(last, x) { last($0, queries: keeping) } }
         return (norm.map { $0(x) } ?? x, grid)
     }
 

@@ -9,9 +9,23 @@ import Tessera
 public final class TrainingPass: @unchecked Sendable {
     @TaskLocal public static var current: TrainingPass?
 
+    /// Whether ``checkpointed(_:_:_:)`` trades time for memory.
+    public let checkpointsActivations: Bool
+    /// Whether this is the second run of the same step: running statistics have seen the batch already.
+    public let isRepetition: Bool
     private var generator: RandomGenerator
 
-    public init(_ generator: RandomGenerator) { self.generator = generator }
+    public convenience init(_ generator: RandomGenerator, checkpointsActivations: Bool = false) {
+        self.init(generator, checkpointsActivations: checkpointsActivations, isRepetition: false)
+    }
+
+    private init(_ generator: RandomGenerator, checkpointsActivations: Bool, isRepetition: Bool) {
+        self.generator = generator
+        (self.checkpointsActivations, self.isRepetition) = (checkpointsActivations, isRepetition)
+    }
+
+    /// A pass that draws once more what this one draws from here on.
+    var repetition: TrainingPass { TrainingPass(generator, checkpointsActivations: false, isRepetition: true) }
 
     public func run<Result>(_ body: () throws -> Result) rethrows -> Result {
         try TrainingPass.$current.withValue(self, operation: body)

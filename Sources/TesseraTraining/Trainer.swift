@@ -154,7 +154,8 @@ public final class Trainer {
     }
 
     private func step(_ batch: TrainingBatch, _ rate: Double) throws -> Double {
-        let pass = TrainingPass(generator.fork(UInt64(state.update)))
+        let pass = TrainingPass(
+            generator.fork(UInt64(state.update)), checkpointsActivations: options.checkpointsActivations)
         return try precision.use {
             let tape = Tape()
             let (loss, logits) = tape.record { pass.run { objective(model, batch) } }

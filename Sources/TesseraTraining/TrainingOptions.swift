@@ -45,6 +45,8 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
     public var emaDecay: Double?
     public var validationFraction = 0.1
     public var workers = 2
+    /// Compute the activations of blocks again in the backward pass instead of keeping them.
+    public var checkpointsActivations = false
     /// The most seconds of work that a kill can lose.
     public var checkpointSeconds = 60.0
 

@@ -39,12 +39,13 @@ public final class BatchNorm: Module {
     }
 
     public func callAsFunction(_ x: Tensor) -> Tensor {
-        guard TrainingPass.current != nil, !x.isAbstract else {
+        guard let pass = TrainingPass.current, !x.isAbstract else {
             return batchNorm(
                 x, mean: runningMean.tensor, variance: runningVar.tensor, weight: weight.tensor, bias: bias.tensor,
                 epsilon: epsilon)
         }
         let (output, mean, variance) = batchNorm(x, weight: weight.tensor, bias: bias.tensor, epsilon: epsilon)
+        if pass.isRepetition { return output }
         let count = Float(x.count / x.shape[-1])
         Tape.pause {
             let unbiased = variance * (count / max(1, count - 1))
