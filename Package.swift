@@ -42,6 +42,7 @@ let package = Package(
         .testTarget(name: "DataTests", dependencies: ["TesseraData", "TesseraIO"], resources: [.copy("Fixtures")]),
         .testTarget(name: "IOTests", dependencies: ["TesseraIO"]),
         .testTarget(name: "TrainingTests", dependencies: ["TesseraTraining"], resources: [.copy("Fixtures")]),
+        .testTarget(name: "FuzzTests", dependencies: ["TesseraTraining", "tessera-command"]),
         .testTarget(
             name: "CommandTests", dependencies: ["TesseraIO", "tessera-command"], resources: [.copy("Snapshots")]),
     ],
