@@ -1,13 +1,16 @@
 # make demo   everything from nothing to a trained model that names what is in a picture (about 5 minutes)
 # make test   builds and runs every test
+# make fuzz   damaged files in every format, for FUZZ_SECONDS a format, under the address sanitizer
 # make lint   the style that continuous integration asks for
 
 SHELL := /bin/bash
 PACKAGES := libjpeg62-turbo-dev libpng-dev libwebp-dev zlib1g-dev dataset-fashion-mnist
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RUN := runs/demo
+FUZZ_SECONDS := 60
+FUZZ_SEED := 1
 
-.PHONY: demo test lint build setup clean
+.PHONY: demo test fuzz lint build setup clean
 
 # Installs Debian packages only if one is missing.
 setup:
@@ -26,6 +29,15 @@ demo: build
 test: setup
 	swift build -c release --build-tests -Xswiftc -enable-testing
 	swift test -c release --skip-build -Xswiftc -enable-testing --no-parallel
+
+# Swift under the address sanitizer; C also under the one for undefined behaviour.
+SANITIZED := -c release --scratch-path .build-fuzz -Xswiftc -enable-testing --sanitize=address \
+	-Xcc -fsanitize=undefined -Xcc -fno-sanitize-recover=undefined
+
+fuzz: setup
+	swift build --build-tests $(SANITIZED)
+	ASAN_OPTIONS=detect_leaks=0 TESSERA_FUZZ_SECONDS=$(FUZZ_SECONDS) TESSERA_FUZZ_SEED=$(FUZZ_SEED) \
+		swift test --skip-build $(SANITIZED) --no-parallel --filter FuzzTests
 
 lint:
 	swift format lint --strict --recursive --parallel Package.swift Sources Tests

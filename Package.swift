@@ -13,7 +13,8 @@ let package = Package(
         .executable(name: "tessera", targets: ["tessera-command"]),
     ],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     ],
     targets: [
         // Loops over raw memory and decoders of image files; everything above is Swift.
@@ -32,7 +33,7 @@ let package = Package(
         .executableTarget(
             name: "tessera-command",
             dependencies: [
-                "TesseraTraining", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "TesseraTraining", .product(name: "ArgumentParser", package: "swift-argument-parser"), "Yams",
             ],
             path: "Sources/Command"),
         .testTarget(name: "KernelTests", dependencies: ["CKernels"]),
@@ -41,6 +42,7 @@ let package = Package(
         .testTarget(name: "DataTests", dependencies: ["TesseraData", "TesseraIO"], resources: [.copy("Fixtures")]),
         .testTarget(name: "IOTests", dependencies: ["TesseraIO"]),
         .testTarget(name: "TrainingTests", dependencies: ["TesseraTraining"], resources: [.copy("Fixtures")]),
+        .testTarget(name: "FuzzTests", dependencies: ["TesseraTraining", "tessera-command"]),
         .testTarget(
             name: "CommandTests", dependencies: ["TesseraIO", "tessera-command"], resources: [.copy("Snapshots")]),
     ],

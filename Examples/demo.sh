@@ -4,11 +4,8 @@ set -euo pipefail
 tessera=$1
 run=$2
 
-# Three passes: too few for dropout and heavy augmentation to pay, so both are off.
 "$tessera" train cct_2_3x2_32 --data fashion-mnist --out "$run" --overwrite \
-    --model-args '{"attention_dropout": 0, "stochastic_depth": 0}' \
-    --epochs "${EPOCHS:-3}" --batch 64 --lr 1.5e-3 --min-lr 1e-5 --warmup-epochs 0.2 --weight-decay 0.03 \
-    --smoothing 0.05 --crop-padding 0 --hflip 0.5 --seed 1
+    --recipe "$(dirname "$0")/../Recipes/fashion_mnist.yaml" ${EPOCHS:+--epochs "$EPOCHS"}
 
 "$tessera" evaluate "$run" --data fashion-mnist
 

@@ -9,7 +9,7 @@ struct DataCommand: Verb {
         discussion: """
             A data set is a name that is installed on the machine (fashion-mnist, from Debian's dataset-fashion-mnist) or
             a path: class folders (or train/ and val/ with class folders), idx files (plain or .gz), CIFAR-10/100
-            binary files, a WebDataset tar.
+            binary files, WebDataset tars (one, a folder of them, or shard-{000..012}.tar).
             Example: tessera data photos/
             """)
 

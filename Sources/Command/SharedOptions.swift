@@ -30,7 +30,7 @@ extension DatasetFormat: ExpressibleByArgument {}
 struct DataOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "A data set's name (fashion-mnist), or a path: class folders, idx or CIFAR files, a WebDataset tar.",
+            "A data set's name (fashion-mnist), or a path: class folders, idx or CIFAR files, WebDataset tars.",
             valueName: "data"))
     var data: String
 

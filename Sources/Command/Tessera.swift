@@ -18,6 +18,15 @@ struct TesseraCommand: ParsableCommand {
             ModelsCommand.self, TrainCommand.self, EvaluateCommand.self, PredictCommand.self, FeaturesCommand.self,
             ExplainCommand.self, DataCommand.self, BenchCommand.self, ForwardCommand.self,
         ])
+
+    static func main() {
+        // A file beyond the limit of `ulimit -f` is then an error like a full disk, not the end of the process.
+        signal(SIGXFSZ, SIG_IGN)
+        do { main(try RecipeFile.expanding(Array(CommandLine.arguments.dropFirst()))) } catch {
+            standardError("tessera: \(error)")
+            exit(withError: ExitCode(1))
+        }
+    }
 }
 
 /// A verb of the command. What its work throws becomes one line on standard error and exit status 1.

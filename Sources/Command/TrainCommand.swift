@@ -14,6 +14,7 @@ struct TrainCommand: Verb {
             Examples:
               tessera train cct_2_3x2_32 --data fashion-mnist --out runs/a --epochs 10 --lr 1e-3
               tessera train deit_tiny_patch16_224 --data photos/ --out runs/b --from runs/pretrained
+              tessera train cct_7_3x1_32 --data cifar-10/ --out runs/c --recipe Recipes/cct_cifar10.yaml --lr 1e-3
               tessera train --resume runs/a
             """)
 
@@ -35,6 +36,11 @@ struct TrainCommand: Verb {
     @Option(
         help: ArgumentHelp("Start from these weights; the head is replaced if the classes differ.", valueName: "run"))
     var from: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "YAML with flags of this verb (`lr: 1e-3`); those on the command line win.", valueName: "file"))
+    var recipe: String?
 
     @Flag(help: "Delete a run that is already in the folder.")
     var overwrite = false
@@ -59,14 +65,14 @@ struct TrainCommand: Verb {
     @Flag(help: "Print the result as JSON.")
     var json = false
 
-    @OptionGroup(title: "Recipe") var recipe: RecipeOptions
+    @OptionGroup(title: "Recipe") var settings: RecipeOptions
     @OptionGroup var compute: ComputeOptions
 
     func validate() throws {
         if resume != nil {
-            guard model == nil, data == nil, out == nil, from == nil else {
+            guard model == nil, data == nil, out == nil, from == nil, recipe == nil else {
                 throw ValidationError(
-                    "--resume goes on with a run as it began: no model, --data, --out or --from with it")
+                    "--resume goes on with a run as it began: no model, --data, --out, --from or --recipe with it")
             }
             return
         }
@@ -112,8 +118,9 @@ struct TrainCommand: Verb {
         plan.format = format?.rawValue
         plan.pixelLimit = pixelLimit
         plan.strict = strict
+        plan.recipe = recipe
         // Said outright, so that a run that is resumed elsewhere goes on with the same arithmetic.
-        plan.options = recipe.options(precision: compute.precision ?? .automatic)
+        plan.options = settings.options(precision: compute.precision ?? .automatic)
         let arguments = try modelArgs.map { try JSON(parsing: $0) }
         return try TrainingRun.begin(
             plan, at: out!, imageSize: imageSize, modelArguments: arguments, weights: from, overwrite: overwrite)

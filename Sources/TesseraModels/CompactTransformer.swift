@@ -1,4 +1,3 @@
-import Foundation
 import Tessera
 import TesseraNN
 
@@ -130,7 +129,7 @@ public final class CompactTransformer: Module, ImageClassifier {
                 positionalEmb = Parameter(
                     [1, count, width],
                     Initializer { buffer, _ in
-                        for (i, value) in sineTable(count, width).enumerated() { buffer[i] = value }
+                        for (i, value) in PositionTable.sinusoids(count, width).enumerated() { buffer[i] = value }
                     }, isTrainable: false)
             case .none: positionalEmb = nil
             }
@@ -170,7 +169,7 @@ public final class CompactTransformer: Module, ImageClassifier {
             let prefix = classEmb == nil ? 0 : 1
             if configuration.positions == .sine {
                 let count = prefix + grid.height * grid.width
-                return Tensor(sineTable(count, configuration.width), [1, count, configuration.width])
+                return Tensor(PositionTable.sinusoids(count, configuration.width), [1, count, configuration.width])
             }
             return PositionTable.resampled(
                 positionalEmb.tensor, prefix: prefix, from: (trained.height, trained.width),
@@ -223,20 +222,10 @@ public final class CompactTransformer: Module, ImageClassifier {
         let target = configuration.grid(configuration.imageSize)
         let count = prefixTokens + target.height * target.width
         if configuration.positions == .sine {
-            return Tensor(sineTable(count, configuration.width), [1, count, configuration.width])
+            return Tensor(PositionTable.sinusoids(count, configuration.width), [1, count, configuration.width])
         }
         return PositionTable.resampled(
             tensor, prefix: prefixTokens, from: grid, to: (target.height, target.width), .bilinear)
-    }
-}
-
-/// The fixed table of "Attention Is All You Need": sin for even and cos for odd channels of position / 10000^(2⌊c/2⌋/d).
-/// The angle is computed in double and rounded to float before its sine is taken, as the reference does.
-private func sineTable(_ count: Int, _ width: Int) -> [Float] {
-    (0..<count * width).map { index in
-        let (position, channel) = (index / width, index % width)
-        let angle = Float(Double(position) / pow(10000, Double(2 * (channel / 2)) / Double(width)))
-        return channel % 2 == 0 ? sin(angle) : cos(angle)
     }
 }
 

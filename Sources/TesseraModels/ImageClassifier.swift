@@ -102,6 +102,17 @@ extension ClassifierConfiguration {
         try validate()
     }
 
+    /// Throws unless all lists have an element for each stage.
+    func requireStages(_ depths: [Int], _ lists: (name: String, values: [Any])...) throws {
+        guard (1...8).contains(depths.count) else {
+            throw ArgumentError(field: "depths", found: "\(depths.count) stages", expected: "1 to 8")
+        }
+        for list in lists where list.values.count != depths.count {
+            throw ArgumentError(
+                field: list.name, found: "\(list.values.count) values", expected: "\(depths.count), one for each stage")
+        }
+    }
+
     /// Throws unless `divisor` divides `value`.
     func require(_ name: String, _ value: Int, divisibleBy divisor: Int, _ divisorName: String) throws {
         guard divisor > 0, value % divisor == 0 else {
@@ -121,4 +132,11 @@ enum Limits {
     static let classes = 1...1_000_000
     static let rate = 0.0...0.999
     static let ratio = 0.01...64.0
+}
+
+extension Arguments {
+    /// A probability of dropping something.
+    func rate(_ name: String, _ current: Float) throws -> Float {
+        Float(try double(name, default: Double(current), in: Limits.rate))
+    }
 }

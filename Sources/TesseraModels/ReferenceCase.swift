@@ -20,8 +20,8 @@ public struct ReferenceCase {
             guard let value = metadata[key] else { throw ReferenceCaseError("metadata \(key)", "nothing", "a text") }
             return value
         }
-        let system = try Registry.system(try required("system"))
-        var configuration = system.reference(metadata["reference"] ?? "")
+        var configuration = try Registry.configuration(
+            try required("system"), reference: metadata["reference"] ?? "")
         let arguments = try Arguments(parsing: try required("config"), section: "config")
         _ = try arguments.optionalString("note")
         try configuration.apply(arguments)

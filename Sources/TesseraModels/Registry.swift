@@ -5,18 +5,22 @@ import TesseraNN
 public struct ModelSystem: Sendable {
     /// The short name, such as `vit`.
     public let id: String
+    /// The name under which reference cases of several papers are collected; the id where there is one paper.
+    public let group: String
     public let title: String
     public let year: Int
     public let arxiv: String
     public let variants: [ModelEntry]
-    /// The defaults of a constructor of the reference implementation, named by `owner/name class`.
-    public let reference: @Sendable (String) -> any ClassifierConfiguration
+    /// The defaults of a constructor of the reference implementation, named by `owner/name class`; nil for a reference
+    /// of another system of the group.
+    public let reference: @Sendable (String) -> (any ClassifierConfiguration)?
 
     init(
-        id: String, title: String, year: Int, arxiv: String, variants: [(String, some ClassifierConfiguration)],
-        reference: @escaping @Sendable (String) -> any ClassifierConfiguration
+        id: String, group: String? = nil, title: String, year: Int, arxiv: String,
+        variants: [(String, some ClassifierConfiguration)],
+        reference: @escaping @Sendable (String) -> (any ClassifierConfiguration)?
     ) {
-        (self.id, self.title, self.year, self.arxiv) = (id, title, year, arxiv)
+        (self.id, self.group, self.title, self.year, self.arxiv) = (id, group ?? id, title, year, arxiv)
         self.variants = variants.map { ModelEntry(name: $0, system: id, configuration: $1) }
         self.reference = reference
     }
@@ -51,7 +55,9 @@ extension ClassifierConfiguration {
 public enum Registry {
     /// In the order of their papers.
     public static let systems: [ModelSystem] = [
-        VisionTransformer.system, DeiTConfiguration.system, CompactTransformer.system,
+        ResNet.system, VisionTransformer.system, DeiTConfiguration.system, TokensToTokenTransformer.system,
+        PyramidVisionTransformer.system, SwinTransformer.system, CompactTransformer.system,
+        PyramidVisionTransformerV2.system,
     ]
 
     public static let entries: [ModelEntry] = systems.flatMap(\.variants)
@@ -70,6 +76,21 @@ public enum Registry {
             throw UnknownModelError(name: id, nearest: nearestNames(to: id, in: systems.map(\.id)))
         }
         return system
+    }
+
+    /// The defaults of a reference implementation.
+    ///
+    /// - Parameter system: the id of a system, or the group of several
+    /// - Throws: ``UnknownModelError`` with the nearest names.
+    public static func configuration(
+        _ system: String, reference: String
+    ) throws -> any ClassifierConfiguration {
+        let members = systems.filter { $0.id == system || $0.group == system }
+        guard let configuration = members.lazy.compactMap({ $0.reference(reference) }).first else {
+            let names = members.isEmpty ? nearestNames(to: system, in: systems.map(\.id)) : members.map(\.id)
+            throw UnknownModelError(name: members.isEmpty ? system : "\(system) (\(reference))", nearest: names)
+        }
+        return configuration
     }
 }
 

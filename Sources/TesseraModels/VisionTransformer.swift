@@ -198,20 +198,16 @@ extension VisionTransformer.Configuration {
         // A text (such as "default: …") describes the default; only true and false decide.
         normalizesAfterPooling = arguments.json("fc_norm")?.bool ?? normalizesAfterPooling
         layerScale = try arguments.optionalDouble("init_values").map { Float($0) } ?? layerScale
-        dropout = try rate(arguments, "drop_rate", dropout)
-        positionDropout = try rate(arguments, "pos_drop_rate", positionDropout)
-        projectionDropout = try rate(arguments, "proj_drop_rate", projectionDropout)
-        attentionDropout = try rate(arguments, "attn_drop_rate", attentionDropout)
-        dropPath = try rate(arguments, "drop_path_rate", dropPath)
+        dropout = try arguments.rate("drop_rate", dropout)
+        positionDropout = try arguments.rate("pos_drop_rate", positionDropout)
+        projectionDropout = try arguments.rate("proj_drop_rate", projectionDropout)
+        attentionDropout = try arguments.rate("attn_drop_rate", attentionDropout)
+        dropPath = try arguments.rate("drop_path_rate", dropPath)
         // Other image sizes than `img_size` always work here.
         _ = try arguments.bool("dynamic_img_size", default: true)
         guard try arguments.double("norm_eps", default: 1e-6) == 1e-6 else {
             throw ArgumentError(field: "norm_eps", found: "another value", expected: "1e-6")
         }
-    }
-
-    private func rate(_ arguments: Arguments, _ name: String, _ current: Float) throws -> Float {
-        Float(try arguments.double(name, default: Double(current), in: Limits.rate))
     }
 
     public func validate() throws {

@@ -42,6 +42,27 @@ public struct Initializer: Sendable {
         uniform((6 / Float(fanIn + fanOut)).squareRoot())
     }
 
+    /// Rows `[rows, columns]` that are orthogonal to each other and of length `gain`: random directions through Gram and
+    /// Schmidt's process. At most `columns` rows.
+    public static func orthogonal(columns: Int, gain: Float) -> Initializer {
+        Initializer { buffer, generator in
+            var rows: [[Double]] = []
+            for start in stride(from: 0, to: buffer.count, by: columns) {
+                var row = (0..<columns).map { _ in Double(generator.normal()) }
+                for other in rows {
+                    let overlap = zip(row, other).reduce(0) { $0 + $1.0 * $1.1 }
+                    for i in row.indices { row[i] -= overlap * other[i] }
+                }
+                let length = row.reduce(0) { $0 + $1 * $1 }.squareRoot()
+                for i in row.indices {
+                    row[i] /= length
+                    buffer[start + i] = Float(row[i]) * gain
+                }
+                rows.append(row)
+            }
+        }
+    }
+
     private static func each(_ draw: @escaping @Sendable (inout RandomGenerator) -> Float) -> Initializer {
         Initializer { buffer, generator in for i in buffer.indices { buffer[i] = draw(&generator) } }
     }

@@ -1,3 +1,4 @@
+import Foundation
 import Tessera
 
 /// A part of a model: a class whose properties are parameters and other modules.
@@ -15,7 +16,8 @@ import Tessera
 open class Module {
     public init() {}
 
-    /// Checkpoint names of properties whose Swift name is another.
+    /// Checkpoint names of properties whose Swift name is another. In the name of an array, each `#` stands for a place
+    /// counted from 1, outer arrays first: `["blocks": "stage#"]` gives `stage1`, `stage2`.
     open var keys: [String: String] { [:] }
 
     /// Every parameter and buffer with its key, in the order of declaration, depth first.
@@ -54,11 +56,18 @@ open class Module {
         case let parameter as Parameter: found.append((key, parameter))
         case let module as Module: module.collect(key.isEmpty ? "" : key + ".", into: &found)
         case let modules as [Module]:
-            for (index, module) in modules.enumerated() { module.collect("\(key).\(index).", into: &found) }
+            for (index, module) in modules.enumerated() { collect(module, element(index, of: key), into: &found) }
+        case let lists as [[Module]]:
+            for (index, list) in lists.enumerated() { collect(list, element(index, of: key), into: &found) }
         case let parameters as [Parameter]:
-            for (index, parameter) in parameters.enumerated() { found.append(("\(key).\(index)", parameter)) }
+            for (index, parameter) in parameters.enumerated() { found.append((element(index, of: key), parameter)) }
         default: break
         }
+    }
+
+    private static func element(_ index: Int, of key: String) -> String {
+        guard let place = key.firstIndex(of: "#") else { return "\(key).\(index)" }
+        return key.replacingCharacters(in: place...place, with: String(index + 1))
     }
 
     static func snakeCase(_ name: String) -> String {

@@ -1,3 +1,4 @@
+import Foundation
 import Tessera
 
 /// Learned position tables `[1, prefix + rows · columns, channels]` at another grid than they were trained on.
@@ -47,5 +48,16 @@ public enum PositionTable {
     public static func squareGrid(_ count: Int, prefix: Int) -> (rows: Int, columns: Int)? {
         let side = Int(Double(max(0, count - prefix)).squareRoot().rounded())
         return side > 0 && side * side == count - prefix ? (side, side) : nil
+    }
+
+    /// The fixed table of "Attention Is All You Need": sin for even and cos for odd channels c of
+    /// position / 10000^(2⌊c/2⌋ / width), row after row. The angle is computed in double and rounded to float before its
+    /// sine is taken, as the reference of Compact Transformers does.
+    public static func sinusoids(_ count: Int, _ width: Int) -> [Float] {
+        (0..<count * width).map { index in
+            let (position, channel) = (index / width, index % width)
+            let angle = Float(Double(position) / pow(10000, Double(2 * (channel / 2)) / Double(width)))
+            return channel % 2 == 0 ? sin(angle) : cos(angle)
+        }
     }
 }

@@ -16,6 +16,8 @@ public final class TrainingRun {
         public var pixelLimit = Image.defaultPixelLimit
         /// Refuse unreadable images instead of skipping them.
         public var strict = false
+        /// The file that `options` came from, if one did. `options` is what holds.
+        public var recipe: String?
         public var options = TrainingOptions()
 
         public init(model: String, data: String) { (self.model, self.data) = (model, data) }

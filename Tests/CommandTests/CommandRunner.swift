@@ -23,12 +23,15 @@ enum Command {
         fatalError("the command is not built")
     }()
 
-    static func start(_ arguments: [String], output: URL, errors: URL, environment: [String: String] = [:]) throws
-        -> Process
-    {
+    /// - Parameter prefix: another program and its arguments, which is to start the command
+    static func start(
+        _ arguments: [String], under prefix: [String] = [], output: URL, errors: URL,
+        environment: [String: String] = [:]
+    ) throws -> Process {
         let process = Process()
-        process.executableURL = executable
-        process.arguments = arguments
+        let whole = prefix + [executable.path] + arguments
+        process.executableURL = URL(fileURLWithPath: whole[0])
+        process.arguments = Array(whole.dropFirst())
         process.environment = ProcessInfo.processInfo.environment
             .merging(["COLUMNS": "100", "NO_COLOR": "1"]) { $1 }.merging(environment) { $1 }
         for file in [output, errors] { try Data().write(to: file) }
@@ -43,10 +46,12 @@ enum Command {
         try run(arguments, environment: environment)
     }
 
-    static func run(_ arguments: [String], environment: [String: String] = [:]) throws -> CommandResult {
+    static func run(
+        _ arguments: [String], under prefix: [String] = [], environment: [String: String] = [:]
+    ) throws -> CommandResult {
         let folder = try Scratch()
         let (output, errors) = (folder.url("output"), folder.url("errors"))
-        let process = try start(arguments, output: output, errors: errors, environment: environment)
+        let process = try start(arguments, under: prefix, output: output, errors: errors, environment: environment)
         process.waitUntilExit()
         return CommandResult(
             status: process.terminationReason == .exit ? process.terminationStatus : -process.terminationStatus,

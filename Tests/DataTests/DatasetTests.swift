@@ -148,8 +148,49 @@ import Testing
             damaged[random.integer(below: damaged.count)] = UInt8(random.integer(below: 256))
             let length = random.uniform() < 0.5 ? damaged.count : random.integer(below: damaged.count)
             let path = try folder.write("damaged.tar", Array(damaged[..<length]))
-            guard let data = try? WebDataset(path, pixelLimit: 1 << 20) else { continue }
+            guard let data = try? WebDataset([path], pixelLimit: 1 << 20) else { continue }
             for index in 0..<data.count { _ = try? data.image(at: index) }
+        }
+    }
+
+    @Test func shards() throws {
+        let folder = try TemporaryFolder()
+        for shard in 8...10 {
+            let files = try (0..<2).flatMap { index in
+                let key = "\(shard)-\(index)"
+                return [
+                    (name: "\(key).png", bytes: try Self.png([UInt8(10 * shard + index)])),
+                    (name: "\(key).cls", bytes: Array("\(shard - 8)".utf8)),
+                ]
+            }
+            try folder.write(String(format: "train/shard-%03d.tar", shard), Self.tar(files))
+        }
+        try folder.write("val/a.tar", Self.tar([("v.png", Self.png([7])), ("v.cls", [0x31])]))
+        for (path, held) in [("", true), ("/train", false), ("/train/shard-{008..010}.tar", false)] {
+            let source = try DataSource.open(folder.path + path)
+            let train = try #require(source.train)
+            #expect(source.format == .webdataset && train.classNames == ["0", "1", "2"])
+            // In the order of the shards, which is not that of their numbers as text without the zeros.
+            #expect(try (0..<6).map { try train.image(at: $0).pixels[0] } == [80, 81, 90, 91, 100, 101])
+            #expect(train.name(at: 4) == folder.path + "/train/shard-010.tar/10-0")
+            #expect(source.validation?.count == (held ? 1 : nil))
+            if held { #expect(source.validation?.classNames == train.classNames) }
+        }
+        #expect(try WebDataset.expanded("a{1..2}/b{09..10}") == ["a1/b09", "a1/b10", "a2/b09", "a2/b10"])
+        #expect(try WebDataset.expanded("a{b}") == nil)
+        for bad in ["{2..1}", "{0..999999999}", "{0..999}{0..999}"] {
+            #expect(throws: DataError.self) { try WebDataset.expanded(bad) }
+        }
+        #expect {
+            try DataSource.open(folder.path + "/train/shard-{008..011}.tar")
+        } throws: {
+            "\($0)".contains("shard-011.tar")
+        }
+        try folder.write("val/b.tar", Self.tar([("w.png", Self.png([7])), ("w.cls", [0x33])]))
+        #expect {
+            try DataSource.open(folder.path)
+        } throws: {
+            "\($0)".contains("class 3")
         }
     }
 

@@ -21,6 +21,27 @@ import Testing
         #expect(checked == 22)
     }
 
+    /// The same kernels on float tensors, antialiased and plain, against PyTorch's `interpolate`.
+    @Test func floatResize() throws {
+        let fixture = try Fixture("pil_resize")
+        let image = try fixture.image("input.image")
+        let input = Tensor(image.pixels.map { Float($0) / 255 }, [1, image.height, image.width, 3])
+        var checked = 0
+        for name in fixture.names {
+            guard let match = name.firstMatch(of: /output\.float_([a-z]+)_([a-z]+)\./) else { continue }
+            let shape = try fixture.shape(name)
+            let expected = channelsLast(try fixture.floats(name)[...], channels: 3, plane: shape[2] * shape[3])
+            let found = input.resized(
+                height: shape[2], width: shape[3],
+                interpolation: try #require(Interpolation(rawValue: String(match.1))),
+                antialias: match.2 == "antialias")
+            let error = zip(found.scalars, expected).map { abs($0 - $1) }.max()!
+            #expect(error <= 2e-6 * expected.map(abs).max()!, "\(name): \(error)")
+            checked += 1
+        }
+        #expect(checked == 9)
+    }
+
     @Test func cropsThenResize() throws {
         let fixture = try Fixture("pil_resize")
         let image = try fixture.image("input.image")

@@ -37,12 +37,16 @@ public struct DataSource: Sendable {
         let named = Files.join(installed, name)
         let isName = !name.contains("/") && !Files.exists(name) && Files.isFolder(named)
         let path = isName ? named : name
+        if !Files.exists(path), let shards = try WebDataset.expanded(path) {
+            let data = try WebDataset(shards, pixelLimit: pixelLimit)
+            return DataSource(name: Files.base(path), path: path, format: .webdataset, train: data, validation: nil)
+        }
         guard Files.exists(path) else {
             throw DataError(name, "no such file or folder, and no data set of that name in \(installed)")
         }
         guard let found = try format ?? recognise(path) else {
             throw DataError(
-                path, "not recognised; expected class folders, idx files, CIFAR binary files or a WebDataset tar")
+                path, "not recognised; expected class folders, idx files, CIFAR binary files or WebDataset tars")
         }
         let base = URL(fileURLWithPath: path).lastPathComponent
         switch found {
@@ -50,9 +54,7 @@ public struct DataSource: Sendable {
         case .cifar10: return try cifar(.ten, path, name: "cifar-10")
         case .cifar100: return try cifar(.hundred, path, name: "cifar-100")
         case .folder: return try folders(path, name: base, pixelLimit: pixelLimit)
-        case .webdataset:
-            let data = try WebDataset(path, pixelLimit: pixelLimit)
-            return DataSource(name: base, path: path, format: .webdataset, train: data, validation: nil)
+        case .webdataset: return try webDataset(path, name: base, pixelLimit: pixelLimit)
         }
     }
 
@@ -97,7 +99,14 @@ public struct DataSource: Sendable {
         if names.contains(where: { $0.contains("idx3-ubyte") || $0.contains("idx3.ubyte") }) { return .idx }
         if names.contains("test_batch.bin") || names.contains("data_batch_1.bin") { return .cifar10 }
         if names.contains("train.bin") || names.contains("test.bin") { return .cifar100 }
+        let training = Files.join(path, "train")
+        let shards = try shards(in: path) + (Files.isFolder(training) ? shards(in: training) : [])
+        if !shards.isEmpty { return .webdataset }
         return names.contains { Files.isFolder(Files.join(path, $0)) } ? .folder : nil
+    }
+
+    private static func shards(in folder: String) throws -> [String] {
+        try Files.list(folder).filter { Files.fileExtension($0) == "tar" }.map { Files.join(folder, $0) }
     }
 
     private static func idx(_ path: String, name: String) throws -> DataSource {
@@ -140,17 +149,37 @@ public struct DataSource: Sendable {
     }
 
     private static func folders(_ path: String, name: String, pixelLimit: Int) throws -> DataSource {
-        func folder(_ names: String...) -> String? {
-            names.map { Files.join(path, $0) }.first(where: Files.isFolder)
-        }
-        guard let training = folder("train") else {
+        guard let training = folder("train", in: path) else {
             let data = try ImageFolder(path, pixelLimit: pixelLimit)
             return DataSource(name: name, path: path, format: .folder, train: data, validation: nil)
         }
         let train = try ImageFolder(training, pixelLimit: pixelLimit)
-        let held = try folder("val", "validation", "valid", "test").map {
+        let held = try heldOut(in: path).map {
             try ImageFolder($0, classNames: train.classNames, pixelLimit: pixelLimit)
         }
         return DataSource(name: name, path: path, format: .folder, train: train, validation: held)
+    }
+
+    /// One archive, or a folder of shards, or such folders as `train` and `val`.
+    private static func webDataset(_ path: String, name: String, pixelLimit: Int) throws -> DataSource {
+        func source(_ train: WebDataset, _ held: WebDataset? = nil) -> DataSource {
+            DataSource(name: name, path: path, format: .webdataset, train: train, validation: held)
+        }
+        guard Files.isFolder(path) else { return source(try WebDataset([path], pixelLimit: pixelLimit)) }
+        let training = folder("train", in: path)
+        let files = try shards(in: training ?? path)
+        guard !files.isEmpty else { throw DataError(training ?? path, "no .tar files in the folder") }
+        let train = try WebDataset(files, pixelLimit: pixelLimit)
+        guard training != nil, let held = heldOut(in: path), case let files = try shards(in: held), !files.isEmpty
+        else { return source(train) }
+        return source(train, try WebDataset(files, classNames: train.classNames, pixelLimit: pixelLimit))
+    }
+
+    private static func heldOut(in path: String) -> String? {
+        folder("val", "validation", "valid", "test", in: path)
+    }
+
+    private static func folder(_ names: String..., in path: String) -> String? {
+        names.map { Files.join(path, $0) }.first(where: Files.isFolder)
     }
 }

@@ -30,8 +30,9 @@ public final class BatchNorm: Module {
     private let epsilon: Float
     private let momentum: Float
 
-    public init(_ channels: Int, epsilon: Float = 1e-5, momentum: Float = 0.1) {
-        weight = Parameter([channels], .ones)
+    /// - Parameter initializer: for the weight
+    public init(_ channels: Int, epsilon: Float = 1e-5, momentum: Float = 0.1, initializer: Initializer = .ones) {
+        weight = Parameter([channels], initializer)
         bias = Parameter([channels], .zeros)
         runningMean = Parameter([channels], .zeros, isTrainable: false)
         runningVar = Parameter([channels], .ones, isTrainable: false)

@@ -7,18 +7,21 @@ public final class SelfAttention: Module {
     public let qkv: Linear
     public let proj: Linear
     private let heads: Int
+    private let scale: Float?
     private let attentionDropout: Float
     private let projectionDropout: Dropout
 
+    /// - Parameter scale: the factor of the scores; 1/√size if nil
     /// - Precondition: `heads` divides `channels`.
     public init(
-        _ channels: Int, heads: Int, qkvBias: Bool, attentionDropout: Float = 0, dropout: Float = 0,
+        _ channels: Int, heads: Int, qkvBias: Bool, scale: Float? = nil, attentionDropout: Float = 0,
+        dropout: Float = 0,
         initializer: Initializer? = nil
     ) {
         precondition(channels % heads == 0, "\(heads) heads do not divide \(channels) channels")
         qkv = Linear(channels, 3 * channels, bias: qkvBias, initializer: initializer)
         proj = Linear(channels, channels, initializer: initializer)
-        self.heads = heads
+        (self.heads, self.scale) = (heads, scale)
         self.attentionDropout = attentionDropout
         projectionDropout = Dropout(dropout)
     }
@@ -31,9 +34,10 @@ public final class SelfAttention: Module {
         let mixed: Tensor
         if let queries {
             let q = project(x.sliced(axis: 1, from: 0, to: queries), part: 0)
-            mixed = attention(q, project(x, part: 1), project(x, part: 2), heads: heads, dropout: dropout, seed: seed)
+            mixed = attention(
+                q, project(x, part: 1), project(x, part: 2), heads: heads, scale: scale, dropout: dropout, seed: seed)
         } else {
-            mixed = attention(packed: qkv(x), heads: heads, dropout: dropout, seed: seed)
+            mixed = attention(packed: qkv(x), heads: heads, scale: scale, dropout: dropout, seed: seed)
         }
         guard let residual else { return projectionDropout(proj(mixed)) }
         if projectionDropout.rate > 0 { return residual + projectionDropout(proj(mixed)) }
@@ -90,4 +94,25 @@ public final class PatchEmbedding: Module {
 
     /// `[batch, height, width, channels]` → `[batch, height / patch, width / patch, width]`
     public func callAsFunction(_ image: Tensor) -> Tensor { proj(image) }
+}
+
+/// A convolution to tokens and a layer norm: the start of each stage of a pyramid.
+public final class NormalizedPatchEmbedding: Module {
+    public let proj: Convolution2D
+    public let norm: LayerNorm
+
+    /// - Parameters:
+    ///   - stride: the kernel's size if nil: patches that do not overlap
+    ///   - initializer: for the convolution's weight; its bias is then zero at first
+    public init(
+        _ inputs: Int, _ width: Int, kernel: Int, stride: Int? = nil, padding: Int = 0, initializer: Initializer? = nil
+    ) {
+        proj = Convolution2D(
+            inputs, width, kernel: kernel, stride: stride ?? kernel, padding: padding, initializer: initializer,
+            biasInitializer: initializer.map { _ in .zeros })
+        norm = LayerNorm(width, epsilon: 1e-5)
+    }
+
+    /// `[batch, height, width, inputs]` → `[batch, rows, columns, width]`
+    public func callAsFunction(_ x: Tensor) -> Tensor { norm(proj(x)) }
 }
