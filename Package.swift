@@ -44,7 +44,8 @@ let package = Package(
         .testTarget(name: "TrainingTests", dependencies: ["TesseraTraining"], resources: [.copy("Fixtures")]),
         .testTarget(name: "FuzzTests", dependencies: ["TesseraTraining", "tessera-command"]),
         .testTarget(
-            name: "CommandTests", dependencies: ["TesseraIO", "tessera-command"], resources: [.copy("Snapshots")]),
+            name: "CommandTests", dependencies: ["TesseraIO", "TesseraModels", "tessera-command"],
+            resources: [.copy("Snapshots")]),
     ],
     swiftLanguageModes: [.v6],
     cLanguageStandard: .gnu11

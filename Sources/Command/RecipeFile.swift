@@ -41,6 +41,7 @@ struct RecipeFile {
         "color-jitter": .number, "model-ema-decay": .number, "val-split": .number, "checkpoint-seconds": .number,
         "opt": .text, "aa": .text, "data": .text, "format": .text, "out": .text, "from": .text, "precision": .text,
         "scale": .pair, "ratio": .pair, "model-args": .settings, "strict": .flag, "quiet": .flag, "json": .flag,
+        "grad-checkpointing": .flag,
     ]
 
     static let maximumBytes = 1 << 14
