@@ -1,9 +1,10 @@
-// Speed of matrix products against the peak of the machine, measured in the same run.
-// Build and run: make -C Benchmarks/Kernels
+// Speed of matrix products against the peak of the machine, which is measured between their runs.
+// Build and run: make -C Benchmarks/Kernels; TESSERA_ISA and the number of threads (first argument) choose what.
 #include "CKernels.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 static double now(void) {
@@ -12,62 +13,113 @@ static double now(void) {
     return t.tv_sec + t.tv_nsec * 1e-9;
 }
 
-/// Independent multiply-adds on registers, the operations of a second on one thread.
+/// Multiply-adds on registers alone, independent of each other: the operations of a second on one thread.
+#define PEAK(name, attributes, width)                                                                                  \
+    attributes static double name(void) {                                                                              \
+        typedef float vector __attribute__((ext_vector_type(width)));                                                  \
+        enum { chains = 12, rounds = 20000 };                                                                          \
+        vector sums[chains];                                                                                           \
+        for (int i = 0; i < chains; i++) sums[i] = (float)i;                                                           \
+        const vector factor = 0.999f, term = 1e-3f;                                                                    \
+        const double start = now();                                                                                    \
+        for (int n = 0; n < rounds; n++)                                                                               \
+            for (int i = 0; i < chains; i++) sums[i] = sums[i] * factor + term;                                        \
+        const double seconds = now() - start;                                                                          \
+        volatile float sink = 0;                                                                                       \
+        for (int i = 0; i < chains; i++) sink += sums[i][0];                                                           \
+        return 2.0 * width * chains * rounds / seconds;                                                                \
+    }
 #if defined(__x86_64__)
-__attribute__((target("avx512f"))) static double peak(void) {
-    typedef float vector __attribute__((ext_vector_type(16)));
-    vector sums[16];
-    for (int i = 0; i < 16; i++) sums[i] = (float)i;
-    const vector factor = 0.999f, term = 1e-3f;
-    const long count = 20000000;
-    double start = now();
-    for (long n = 0; n < count / 16; n++)
-        for (int i = 0; i < 16; i++) sums[i] = __builtin_elementwise_fma(sums[i], factor, term);
-    double seconds = now() - start;
-    float sink = 0;
-    for (int i = 0; i < 16; i++) sink += sums[i][0];
-    return sink == 12345 ? 0 : 32.0 * count / seconds;
-}
+PEAK(peak_avx512, __attribute__((target("avx512f"))), 16)
+PEAK(peak_avx2, __attribute__((target("avx2,fma"))), 8)
 #endif
+PEAK(peak_portable, , 4)
 
-static void measure(const char *name, int64_t m, int64_t n, int64_t k, int form) {
-    float *a = tk_allocate(m * k), *b = tk_allocate(n * k), *c = tk_allocate(m * n);
-    for (int64_t i = 0; i < m * k; i++) a[i] = (float)(i % 7) - 3;
-    for (int64_t i = 0; i < n * k; i++) b[i] = (float)(i % 5) - 2;
-    tk_product p = {.m = m, .n = n, .k = k, .batch = 1, .a = a, .b = b, .c = c, .c_row = n, .alpha = 1};
-    p.a_row = form == 2 ? 1 : k;
-    p.a_column = form == 2 ? m : 1;
-    p.b_row = form == 0 ? 1 : n;
-    p.b_column = form == 0 ? k : 1;
-    double best = 1e9;
-    for (int run = 0; run < 12; run++) {
-        double start = now();
-        tk_multiply(&p);
-        double seconds = now() - start;
-        if (seconds < best) best = seconds;
-    }
-    double before = 0;
-    for (int i = 0; i < 3; i++) before = fmax(before, peak());
-    printf("%-10s %6lld %5lld %6lld  %6.1f GFLOP/s  %3.0f %% of %d x %.0f\n", name, (long long)m, (long long)n,
-           (long long)k, 2e-9 * m * n * k / best, 100 * 2.0 * m * n * k / best / before / tk_thread_count(),
-           tk_thread_count(), before * 1e-9);
-    tk_release(a, m * k);
-    tk_release(b, n * k);
-    tk_release(c, m * n);
+static double peak(void) {
+#if defined(__x86_64__)
+    if (tk_current_level() >= TK_AVX512) return peak_avx512();
+    if (tk_current_level() == TK_AVX2) return peak_avx2();
+#endif
+    return peak_portable();
 }
 
-int main(void) {
-    const char *names[] = {"x W^T", "dy W", "dy^T x"};
-    printf("%s, %d threads\n", tk_level_name(tk_current_level()), tk_thread_count());
-    for (int form = 0; form < 3; form++) {
-        const int64_t sizes[][2] = {{192, 576}, {192, 768}, {768, 192}, {384, 1536}, {128, 384}, {256, 512}};
-        for (int i = 0; i < 6; i++) {
-            int64_t k = sizes[i][0], n = sizes[i][1], m = i < 4 ? 3152 : 6272;
-            if (form == 0) measure(names[0], m, n, k, 0);
-            if (form == 1) measure(names[1], m, k, n, 1);
-            if (form == 2) measure(names[2], n, k, m, 2);
-        }
+typedef enum { FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT } form;
+
+typedef struct {
+    const char *name;
+    form form;
+    int64_t m, n, k, batch;                     // of the product itself
+    tk_activation activation;                   // with bias and the preactivation kept; TK_IDENTITY is the sum alone
+} measurement;
+
+static void measure(const measurement *c) {
+    const int64_t a_count = c->m * c->k, b_count = c->n * c->k, c_count = c->m * c->n;
+    float *a = tk_allocate(a_count * c->batch), *b = tk_allocate(b_count * c->batch);
+    float *result = tk_allocate(c_count * c->batch), *before = tk_allocate(c_count * c->batch);
+    float *bias = tk_allocate_zeroed(c->n);
+    for (int64_t i = 0; i < a_count * c->batch; i++) a[i] = (float)(i % 7) - 3;
+    for (int64_t i = 0; i < b_count * c->batch; i++) b[i] = (float)(i % 5) - 2;
+    tk_product p = {
+        .m = c->m, .n = c->n, .k = c->k, .batch = c->batch, .a = a, .a_batch = a_count, .b = b, .b_batch = b_count,
+        .c = result, .c_row = c->n, .c_batch = c_count, .alpha = 1,
+        .a_row = c->form == WEIGHT_GRADIENT ? 1 : c->k, .a_column = c->form == WEIGHT_GRADIENT ? c->m : 1,
+        .b_row = c->form == FORWARD ? 1 : c->n, .b_column = c->form == FORWARD ? c->k : 1,
+    };
+    if (c->activation != TK_IDENTITY) {
+        p.bias = bias;
+        p.activation = c->activation;
+        p.preactivation = before;
     }
-    measure("square", 1024, 1024, 1024, 1);
+    const double operations = 2.0 * c->m * c->n * c->k * c->batch;
+    double best = INFINITY, highest = 0;
+    for (double start = now(), spent = 0; spent < 0.2; spent = now() - start) {
+        highest = fmax(highest, peak());
+        const double begin = now();
+        tk_multiply(&p);
+        best = fmin(best, now() - begin);
+    }
+    printf("%-18s %5lld %5lld %5lld x %-4lld %7.1f GFLOP/s %4.0f %%\n", c->name, (long long)c->m, (long long)c->n,
+           (long long)c->k, (long long)c->batch, operations / best * 1e-9,
+           100 * operations / best / highest / tk_thread_count());
+    tk_release(a, a_count * c->batch);
+    tk_release(b, b_count * c->batch);
+    tk_release(result, c_count * c->batch);
+    tk_release(before, c_count * c->batch);
+    tk_release(bias, c->n);
+}
+
+/// The three products of a linear layer of a training step.
+static void measure_layer(const char *name, int64_t rows, int64_t inputs, int64_t outputs, bool has_activation) {
+    char names[3][64];
+    snprintf(names[0], 64, "%s x W^T", name);
+    snprintf(names[1], 64, "%s dy W", name);
+    snprintf(names[2], 64, "%s dy^T x", name);
+    measure(&(measurement){names[0], FORWARD, rows, outputs, inputs, 1, TK_IDENTITY});
+    if (has_activation) measure(&(measurement){names[0], FORWARD, rows, outputs, inputs, 1, TK_GELU});
+    measure(&(measurement){names[1], INPUT_GRADIENT, rows, inputs, outputs, 1, TK_IDENTITY});
+    measure(&(measurement){names[2], WEIGHT_GRADIENT, outputs, inputs, rows, 1, TK_IDENTITY});
+}
+
+int main(int count, char **arguments) {
+    if (count > 1) tk_set_thread_count(atoi(arguments[1]));
+    double highest = 0;
+    for (int i = 0; i < 50; i++) highest = fmax(highest, peak());
+    printf("%s, %d threads, peak of one %.1f GFLOP/s\n", tk_level_name(tk_current_level()), tk_thread_count(),
+           highest * 1e-9);
+    const struct {
+        const char *name;
+        int64_t rows, width;
+    } models[] = {{"DeiT-Ti", 16 * 197, 192}, {"DeiT-S", 8 * 197, 384}, {"ViT-B", 4 * 197, 768},
+                  {"CCT-7", 64 * 256, 256}};
+    for (int i = 0; i < 4; i++) {
+        const int64_t width = models[i].width, hidden = i < 3 ? 4 * width : 2 * width;
+        measure_layer(models[i].name, models[i].rows, width, 3 * width, false);
+        measure_layer(models[i].name, models[i].rows, width, width, false);
+        measure_layer(models[i].name, models[i].rows, width, hidden, true);
+        measure_layer(models[i].name, models[i].rows, hidden, width, false);
+    }
+    measure(&(measurement){"scores", FORWARD, 197, 197, 64, 48, TK_IDENTITY});
+    measure(&(measurement){"values", INPUT_GRADIENT, 197, 64, 197, 48, TK_IDENTITY});
+    measure(&(measurement){"square", INPUT_GRADIENT, 1024, 1024, 1024, 1, TK_IDENTITY});
     return 0;
 }

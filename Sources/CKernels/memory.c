@@ -13,6 +13,7 @@
 
 enum { least_bytes = 64, classes_per_power = 8, class_count = 64 * classes_per_power };
 static const int64_t mapped_bytes = 256 << 10;      // buffers from this size on are mappings of their own
+static const int64_t huge_page = 2 << 20;           // buffers from this size on begin at one
 static const int64_t always_idle_bytes = 8 << 20;   // worth keeping whatever the use
 
 /// Written into an idle buffer itself: its place in the list of its class and in the list of all, oldest first.
@@ -39,11 +40,29 @@ static int class_for(int64_t bytes, int64_t *rounded) {
     return (power - 8) * classes_per_power + (int)(steps - classes_per_power);
 }
 
+static char *map(int64_t bytes) {
+    void *memory = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return memory == MAP_FAILED ? NULL : memory;
+}
+
+/// A mapping on huge pages. A product walks down columns, a page or more from one row to the next: with small pages,
+/// looking up their addresses took it a tenth of its time.
+static char *map_huge(int64_t bytes) {
+    char *memory = map(bytes + huge_page);
+    if (!memory) return NULL;
+    const int64_t before = -(int64_t)(uintptr_t)memory & (huge_page - 1);
+    if (before > 0) munmap(memory, (size_t)before);
+    if (before < huge_page) munmap(memory + before + bytes, (size_t)(huge_page - before));
+    madvise(memory + before, (size_t)bytes, MADV_HUGEPAGE);         // a wish: what it returns changes nothing
+    return memory + before;
+}
+
 static void *system_allocate(int64_t bytes) {
     void *memory;
-    if (bytes >= mapped_bytes) {
-        memory = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (memory == MAP_FAILED) memory = NULL;
+    if (bytes >= huge_page) {
+        memory = map_huge(bytes);
+    } else if (bytes >= mapped_bytes) {
+        memory = map(bytes);
     } else if (posix_memalign(&memory, 64, (size_t)bytes) != 0) {
         memory = NULL;
     }

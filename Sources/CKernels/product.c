@@ -6,17 +6,19 @@
 
 enum {
     ROW_STEP = 48,              // a multiple of the rows that kernels take at a time, at every level
-    MOST_ROWS = 192,            // of a task
-    ENOUGH_TASKS = 24,
+    MOST_ROWS = 384,            // of a task
+    TASKS_OF_THREAD = 8,        // enough of them for threads of unequal speed
     LEAST_COLUMNS = 192, MOST_COLUMNS = 768, SECOND_CACHE_FLOATS = 160 << 10,
-    PACK_COLUMNS = 128,         // of a packing task; a multiple of every panel's
-    MOST_SPLIT_RESULT = 256 << 10,
-    SPLIT_STEP = 4, MOST_SPLITS = 32,           // parts of the sums: a number that few threads share evenly
+    PACK_COLUMNS = TK_COLUMN_STEP,              // of a packing task
+    MOST_SPLIT_RESULT = 256 << 10, MOST_SPLIT_ROWS = 192, LEAST_SPLIT_DEPTH = 384,
+    SPLIT_TASKS = 16,           // of a product whose sums are split
 };
 
 float *tk_scratch(int64_t count) {
+    enum { least = 512 << 10 };                 // one huge page
     static _Thread_local float *memory;
     static _Thread_local int64_t capacity;
+    if (count < least) count = least;
     if (count > capacity) {
         if (memory) tk_release(memory, capacity);
         memory = tk_allocate(count);
@@ -26,7 +28,7 @@ float *tk_scratch(int64_t count) {
 }
 
 int64_t tk_block_scratch(const tk_block *block) {
-    const int64_t left = ROW_STEP * (TK_K_BLOCK + 32);
+    const int64_t left = TK_LEFT_ROWS * (TK_K_BLOCK + 32);
     if (block->packed_b) return left;
     return left + tk_products(block->precision)->packed_right_size(block->n, tk_k_block(block->k));
 }
@@ -119,25 +121,34 @@ static bool has_epilogue(const tk_block *t) {
     return t->bias || t->activation != TK_IDENTITY || t->residual || t->preactivation;
 }
 
-/// Divides the result into tasks: columns so that their part of b stays in the second cache, rows so that there are
-/// enough tasks. A small result of long sums, such as a weight's gradient, is divided by ranges of k as well.
+static int64_t quotient_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/// Divides the result into tasks: columns so that a k block of their part of b stays in the second cache, rows so that
+/// there are enough tasks. That changes no bit, so it may depend on the number of threads. A small result of long sums,
+/// such as a weight's gradient, is divided by ranges of k as well, which must not.
 static void divide(job *j, int64_t batch) {
     const tk_block *t = &j->whole;
-    const bool splits = batch == 1 && !has_epilogue(t) && t->k >= 3 * TK_K_BLOCK && t->m * t->n <= MOST_SPLIT_RESULT;
-    j->splits = splits ? least((t->k / TK_K_BLOCK + SPLIT_STEP) / SPLIT_STEP * SPLIT_STEP, MOST_SPLITS) : 1;
-    j->split_depth = (t->k + j->splits - 1) / j->splits;
-    if (splits) j->splits = (t->k + j->split_depth - 1) / j->split_depth;
-
-    int64_t columns = t->k > 0 ? SECOND_CACHE_FLOATS / j->split_depth : MOST_COLUMNS;
+    int64_t columns = t->k > 0 ? SECOND_CACHE_FLOATS / tk_k_block(t->k) : MOST_COLUMNS;
     columns = columns < LEAST_COLUMNS ? LEAST_COLUMNS : least(columns, MOST_COLUMNS);
-    j->column_tasks = (t->n + columns - 1) / columns;
-    j->columns = ((t->n + j->column_tasks - 1) / j->column_tasks + 63) / 64 * 64;
-    j->column_tasks = (t->n + j->columns - 1) / j->columns;
-    // Row tasks of a split would each pack the same part of b.
-    const int64_t others = batch * j->column_tasks, wanted = splits ? 1 : (ENOUGH_TASKS + others - 1) / others;
-    j->rows = ((t->m + wanted - 1) / wanted + ROW_STEP - 1) / ROW_STEP * ROW_STEP;
-    if (!splits) j->rows = least(j->rows, MOST_ROWS);
-    j->row_tasks = (t->m + j->rows - 1) / j->rows;
+    j->columns = quotient_up(quotient_up(t->n, quotient_up(t->n, columns)), TK_COLUMN_STEP) * TK_COLUMN_STEP;
+    j->column_tasks = quotient_up(t->n, j->columns);
+
+    const bool splits = batch == 1 && !has_epilogue(t) && t->k >= 3 * LEAST_SPLIT_DEPTH
+                     && t->m * t->n <= MOST_SPLIT_RESULT;
+    int64_t row_tasks;
+    if (splits) {
+        // Every row task packs its part of b; patches are too expensive for that.
+        row_tasks = t->b.patches ? 1 : quotient_up(t->m, MOST_SPLIT_ROWS);
+    } else {
+        row_tasks = quotient_up(TASKS_OF_THREAD * tk_thread_count(), batch * j->column_tasks);
+        if (row_tasks * MOST_ROWS < t->m) row_tasks = quotient_up(t->m, MOST_ROWS);
+    }
+    j->rows = quotient_up(quotient_up(t->m, row_tasks), ROW_STEP) * ROW_STEP;
+    j->row_tasks = quotient_up(t->m, j->rows);
+
+    const int64_t wanted = quotient_up(SPLIT_TASKS, j->row_tasks * j->column_tasks);
+    j->splits = splits ? least((wanted + 1) / 2 * 2, t->k / LEAST_SPLIT_DEPTH) : 1;
+    j->split_depth = quotient_up(t->k, j->splits);
 }
 
 /// A product of `batch` pairs of matrices; the job's operands and batch strides are set.

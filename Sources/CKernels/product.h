@@ -41,8 +41,11 @@ typedef struct {
     tk_precision precision;
 } tk_block;
 
-/// The longest range of k whose packed operands fit the caches.
-enum { TK_K_BLOCK = 384 };
+enum {
+    TK_K_BLOCK = 512,           // the longest range of k whose packed operands fit the caches
+    TK_LEFT_ROWS = 48,          // the most rows of a left operand that are copied at a time
+    TK_COLUMN_STEP = 96,        // a whole number of panels of every kernel: where a packed operand may be divided
+};
 
 /// The ranges of k that a product takes at a time: about equal, and whole steps of the tile kernel.
 static inline int64_t tk_k_block(int64_t k) {

@@ -124,22 +124,25 @@ static void pack_patches(const tk_operand *b, int64_t n, int64_t first_k, int64_
     enum { most = 32 * PANEL };
     const tk_patches *p = b->patches;
     for (int64_t n0 = 0; n0 < n; n0 += most) {
-        const int64_t width = n - n0 < most ? n - n0 : most, padded = (width + PANEL - 1) / PANEL * PANEL;
+        const int64_t width = n - n0 < most ? n - n0 : most, whole = width / PANEL * PANEL;
+        const int64_t last = whole < width ? panel_width(n, n0 + whole) : 0;
         const int64_t column = b->first_column + n0, kernel_place = column / p->group_channels;
         const int64_t ky = kernel_place / p->c->kernel_width, kx = kernel_place % p->c->kernel_width;
         patch_place place = patch_place_at(p, b->first_row + first_k);
         float row[most];
-        fill_zero(row + padded - PANEL, PANEL);
+        fill_zero(row + whole, last);
         for (int64_t k = 0; k < ks; k++, advance(p, &place)) {
             gather_patch(p, place, ky, kx, column % p->group_channels, width, row);
-            for (int64_t j = 0; j < padded; j += PANEL)
+            for (int64_t j = 0; j < whole; j += PANEL)
                 memcpy(packed + (n0 + j) * ks + k * PANEL, row + j, PANEL * sizeof(float));
+            if (last > 0) copy_floats(packed + (n0 + whole) * ks + k * last, row + whole, last);
         }
     }
 }
 
-/// One panel of `width` columns from an array whose columns lie apart and whose rows are neighbours.
-TK_INLINE void pack_transposed(const float *source, int64_t column, int64_t width, int64_t ks, float *out) {
+/// `width` columns of an array whose columns lie apart and whose rows are neighbours, as rows that lie `panel` apart.
+TK_INLINE void pack_transposed(const float *source, int64_t column, int64_t width, int64_t panel, int64_t ks,
+                               float *out) {
     for (int64_t j0 = 0; j0 < width; j0 += TK_WIDTH) {
         const int64_t columns = width - j0 < TK_WIDTH ? width - j0 : TK_WIDTH;
         int64_t k = 0;
@@ -150,25 +153,26 @@ TK_INLINE void pack_transposed(const float *source, int64_t column, int64_t widt
                 square[j] = j < columns ? load(source + (j0 + j) * column + k) : (vfloat)0.0f;
             transpose(square);
 #pragma clang loop unroll(full)
-            for (int i = 0; i < TK_WIDTH; i++) store(out + (k + i) * PANEL + j0, square[i]);
+            for (int i = 0; i < TK_WIDTH; i++) store(out + (k + i) * panel + j0, square[i]);
         }
         for (; k < ks; k++)
-            for (int64_t j = j0; j < j0 + columns; j++) out[k * PANEL + j] = source[j * column + k];
+            for (int64_t j = j0; j < j0 + columns; j++) out[k * panel + j] = source[j * column + k];
     }
 }
 
-/// Columns j ..< j + width of the right operand, rows first_k ..< first_k + ks, as one panel [k][PANEL] with zeros
+/// Columns j ..< j + width of the right operand, rows first_k ..< first_k + ks, as one panel [k][panel] with zeros
 /// beyond the last column. Not for patches.
-TK_INLINE void pack_panel(const tk_operand *b, int64_t j, int64_t width, int64_t first_k, int64_t ks, float *out) {
+TK_INLINE void pack_panel(const tk_operand *b, int64_t j, int64_t width, int64_t panel, int64_t first_k, int64_t ks,
+                          float *out) {
     const float *source = b->data + first_k * b->row + j * b->column;
-    if (width < PANEL) fill_zero(out, PANEL * ks);
+    if (width < panel) fill_zero(out, panel * ks);
     if (b->column == 1) {
-        for (int64_t k = 0; k < ks; k++) copy_floats(out + k * PANEL, source + k * b->row, width);
+        for (int64_t k = 0; k < ks; k++) copy_floats(out + k * panel, source + k * b->row, width);
     } else if (b->row == 1) {
-        pack_transposed(source, b->column, width, ks, out);
+        pack_transposed(source, b->column, width, panel, ks, out);
     } else {
         for (int64_t k = 0; k < ks; k++)
-            for (int64_t i = 0; i < width; i++) out[k * PANEL + i] = source[k * b->row + i * b->column];
+            for (int64_t i = 0; i < width; i++) out[k * panel + i] = source[k * b->row + i * b->column];
     }
 }
 

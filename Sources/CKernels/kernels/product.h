@@ -2,28 +2,32 @@
 // Multiplication" (2008).
 //
 // The right operand is packed into panels of PANEL columns, [k block][panel][k][PANEL]; the block stays in the second
-// cache and is read linearly. ROWS rows of the left operand, copied beside each other, stay in the first cache while
-// they meet all panels. The innermost loop keeps ROWS x COLUMNS vectors of sums in registers.
+// cache and is read linearly. ROWS rows of the left operand stay in the first cache while they meet all panels; they are
+// read where they lie if each is contiguous. The innermost loop keeps ROWS x COLUMNS vectors of sums in registers.
 
 #if TK_WIDTH == 16 || defined(__aarch64__)
-enum { ROWS = 12 };                     // 24 sums, 2 vectors of b and a broadcast: 27 of 32 registers
+enum { ROWS = 8, COLUMNS = 3 };         // 24 sums, 3 vectors of b and a broadcast: 28 of 32 registers
 #else
-enum { ROWS = 6 };                      // 12 sums: 15 of 16 registers
+enum { ROWS = 6, COLUMNS = 2 };         // 12 sums: 15 of 16 registers
 #endif
 enum {
-    COLUMNS = 2,
     PANEL = COLUMNS * TK_WIDTH,
-    LEFT_STRIDE = TK_K_BLOCK + 16,      // between packed rows; a power of two would put them all into one cache set
-    LEFT_ROWS = 4 * ROWS,               // rows packed at a time: whole cache lines of a transposed matrix
+    LEFT_STRIDE = TK_K_BLOCK + 16,      // between copied rows; a power of two would put them all into one cache set
+    LEFT_ROWS = TK_LEFT_ROWS / ROWS * ROWS,
 };
 
 /// Whether the rows of an operand are its contiguous direction.
 TK_INLINE bool lies_by_columns(const tk_operand *a) { return !a->patches && a->row == 1 && a->column != 1; }
 
+/// The columns of the panel that begins at column j: whole vectors of them.
+TK_INLINE int64_t panel_width(int64_t n, int64_t j) {
+    return n - j < PANEL ? (n - j + TK_WIDTH - 1) / TK_WIDTH * TK_WIDTH : PANEL;
+}
+
 #include "packing.h"
 #include "epilogue.h"
 
-static int64_t TK_KERNEL(packed_right_size)(int64_t n, int64_t k) { return (n + PANEL - 1) / PANEL * PANEL * k; }
+static int64_t TK_KERNEL(packed_right_size)(int64_t n, int64_t k) { return (n + TK_WIDTH - 1) / TK_WIDTH * TK_WIDTH * k; }
 
 static void TK_KERNEL(pack_right)(const tk_operand *b, int64_t n, int64_t first_k, int64_t ks, tk_precision precision,
                                   float *packed) {
@@ -35,13 +39,19 @@ static void TK_KERNEL(pack_right)(const tk_operand *b, int64_t n, int64_t first_
         for (int64_t k = 0; k < ks; k++)
             for (int64_t j = 0; j < whole; j += PANEL)
                 memcpy(packed + j * ks + k * PANEL, b->data + (first_k + k) * b->row + j, sizeof(float[PANEL]));
-        if (whole < n) pack_panel(b, whole, n - whole, first_k, ks, packed + whole * ks);
+        if (whole < n) pack_panel(b, whole, n - whole, panel_width(n, whole), first_k, ks, packed + whole * ks);
     } else {
         for (int64_t j = 0; j < n; j += PANEL)
-            pack_panel(b, j, n - j < PANEL ? n - j : PANEL, first_k, ks, packed + j * ks);
+            pack_panel(b, j, n - j < PANEL ? n - j : PANEL, panel_width(n, j), first_k, ks, packed + j * ks);
     }
     if (precision == TK_BFLOAT16) round_in_place(packed, TK_KERNEL(packed_right_size)(n, ks));
 }
+
+/// Some rows of the left operand: element (i, k) at first[i / ROWS * group + i % ROWS * row + k * step].
+typedef struct {
+    const float *first;
+    int64_t row, group, step;
+} left_rows;
 
 /// Rows of an operand that lies by columns, as groups of [k][ROWS], zeros beyond the last row.
 TK_INLINE void pack_columns(const float *source, int64_t column, int64_t rows, int64_t ks, float *out) {
@@ -59,18 +69,21 @@ TK_INLINE void pack_columns(const float *source, int64_t column, int64_t rows, i
     }
 }
 
-/// Some rows of the left operand in groups of ROWS, zeros beyond the last: row by row, LEFT_STRIDE apart, or [k][ROWS]
-/// if the operand lies by columns.
-static void pack_left(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks,
-                      tk_precision precision, float *packed) {
-    const int64_t padded = (rows + ROWS - 1) / ROWS * ROWS;
+/// At most LEFT_ROWS rows of the left operand, in place or copied.
+static left_rows rows_of(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks,
+                         tk_precision precision, float *copy) {
+    if (!a->patches && a->column == 1 && precision == TK_FLOAT32)
+        return (left_rows){a->data + first * a->row + first_k, a->row, ROWS * a->row, 1};
+    left_rows left = {copy, LEFT_STRIDE, ROWS * LEFT_STRIDE, 1};
     if (lies_by_columns(a)) {
-        pack_columns(a->data + first + first_k * a->column, a->column, rows, ks, packed);
+        pack_columns(a->data + first + first_k * a->column, a->column, rows, ks, copy);
+        left.row = 1;
+        left.step = ROWS;
     } else {
-        pack_rows(a, first, rows, first_k, ks, packed);
-        for (int64_t i = rows; i < padded; i++) fill_zero(packed + i * LEFT_STRIDE, ks);
+        pack_rows(a, first, rows, first_k, ks, copy);
     }
-    if (precision == TK_BFLOAT16) round_in_place(packed, padded * LEFT_STRIDE);
+    if (precision == TK_BFLOAT16) round_in_place(copy, (rows + ROWS - 1) / ROWS * ROWS * LEFT_STRIDE);
+    return left;
 }
 
 /// Where sums go: to = alpha * sums, or to += alpha * sums.
@@ -79,29 +92,44 @@ typedef struct {
     int64_t row;
     float alpha;
     bool adds;
+    const float *result;                // where they go in the end
+    int64_t result_row;
 } target;
 
-/// `rows` rows of a times `columns` vectors of one panel of b. `rows`, `columns` and `by_columns` are constants at each
-/// call.
-TK_INLINE void multiply_tile(const int rows, const int columns, const bool by_columns, const float *a, const float *b,
-                             int64_t ks, const target *t) {
+/// Adds the products of one step of k.
+TK_INLINE void multiply_step(const int rows, const int columns, const int step, vfloat sums[ROWS][COLUMNS],
+                             const float *const a[ROWS], const float *b, int64_t k) {
+    vfloat right[COLUMNS];
+#pragma clang loop unroll(full)
+    for (int j = 0; j < columns; j++) right[j] = load(b + (k * columns + j) * TK_WIDTH);
+#pragma clang loop unroll(full)
+    for (int i = 0; i < rows; i++) {
+        const vfloat left = a[i][k * step];
+#pragma clang loop unroll(full)
+        for (int j = 0; j < columns; j++) sums[i][j] = fma_(left, right[j], sums[i][j]);
+    }
+}
+
+/// `rows` rows of a times `columns` vectors of one panel of b. `rows`, `columns` and `step` are constants at each call.
+/// Asks now and then for one of the lines of the result, which are then there when the sums are.
+TK_INLINE void multiply_tile(const int rows, const int columns, const int step, const float *const a[ROWS],
+                             const float *b, int64_t ks, const target *t) {
+    enum { unrolled = 4, line = 16 };
     vfloat sums[ROWS][COLUMNS];
 #pragma clang loop unroll(full)
     for (int i = 0; i < rows; i++)
 #pragma clang loop unroll(full)
         for (int j = 0; j < columns; j++) sums[i][j] = 0;
-#pragma clang loop unroll_count(4)
-    for (int64_t k = 0; k < ks; k++) {
-        vfloat right[COLUMNS];
+    const int lines = columns * TK_WIDTH / line;
+    int64_t k = 0;
+    for (; k + unrolled <= ks; k += unrolled) {
+        const int64_t place = k / unrolled;
+        if (place < rows * lines)
+            __builtin_prefetch(t->result + place % rows * t->result_row + place / rows * line, 1);
 #pragma clang loop unroll(full)
-        for (int j = 0; j < columns; j++) right[j] = load(b + k * PANEL + j * TK_WIDTH);
-#pragma clang loop unroll(full)
-        for (int i = 0; i < rows; i++) {
-            const vfloat left = by_columns ? a[k * ROWS + i] : a[i * LEFT_STRIDE + k];
-#pragma clang loop unroll(full)
-            for (int j = 0; j < columns; j++) sums[i][j] = fma_(left, right[j], sums[i][j]);
-        }
+        for (int u = 0; u < unrolled; u++) multiply_step(rows, columns, step, sums, a, b, k + u);
     }
+    for (; k < ks; k++) multiply_step(rows, columns, step, sums, a, b, k);
 #pragma clang loop unroll(full)
     for (int i = 0; i < rows; i++)
 #pragma clang loop unroll(full)
@@ -112,30 +140,30 @@ TK_INLINE void multiply_tile(const int rows, const int columns, const bool by_co
         }
 }
 
-/// A last group of few rows takes two thirds or one third of the work of a full one.
-TK_INLINE int64_t computed_rows(int64_t rows) { return (rows + ROWS / 3 - 1) / (ROWS / 3) * (ROWS / 3); }
+/// A last group of few rows takes half of the work of a full one.
+TK_INLINE int64_t computed_rows(int64_t rows) { return rows > ROWS / 2 ? ROWS : ROWS / 2; }
 
-TK_INLINE void multiply_rows(int64_t rows, const int columns, const bool by_columns, const float *a, const float *b,
-                             int64_t ks, const target *t) {
-    if (rows > ROWS * 2 / 3) multiply_tile(ROWS, columns, by_columns, a, b, ks, t);
-    else if (rows > ROWS / 3) multiply_tile(ROWS * 2 / 3, columns, by_columns, a, b, ks, t);
-    else multiply_tile(ROWS / 3, columns, by_columns, a, b, ks, t);
+TK_INLINE void multiply_rows(int64_t rows, const int columns, const int step, const float *const a[ROWS],
+                             const float *b, int64_t ks, const target *t) {
+    if (rows > ROWS / 2) multiply_tile(ROWS, columns, step, a, b, ks, t);
+    else multiply_tile(ROWS / 2, columns, step, a, b, ks, t);
 }
 
-static void multiply_any(int64_t rows, int64_t width, bool by_columns, const float *a, const float *b, int64_t ks,
-                         const target *t) {
-    if (width > TK_WIDTH) {
-        if (by_columns) multiply_rows(rows, 2, true, a, b, ks, t);
-        else multiply_rows(rows, 2, false, a, b, ks, t);
-    } else {
-        if (by_columns) multiply_rows(rows, 1, true, a, b, ks, t);
-        else multiply_rows(rows, 1, false, a, b, ks, t);
-    }
+TK_INLINE void multiply_columns(int64_t rows, int64_t width, const int step, const float *const a[ROWS],
+                                const float *b, int64_t ks, const target *t) {
+    if (COLUMNS > 2 && width > 2 * TK_WIDTH) multiply_rows(rows, COLUMNS, step, a, b, ks, t);
+    else if (width > TK_WIDTH) multiply_rows(rows, 2, step, a, b, ks, t);
+    else multiply_rows(rows, 1, step, a, b, ks, t);
+}
+
+static void multiply_any(int64_t rows, int64_t width, int64_t step, const float *const a[ROWS], const float *b,
+                         int64_t ks, const target *t) {
+    if (step == 1) multiply_columns(rows, width, 1, a, b, ks, t);
+    else multiply_columns(rows, width, ROWS, a, b, ks, t);
 }
 
 static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
-    float *left = scratch, *own_right = scratch + LEFT_ROWS * LEFT_STRIDE;
-    const bool by_columns = lies_by_columns(&t->a);
+    float *copy = scratch, *own_right = scratch + LEFT_ROWS * LEFT_STRIDE;
     const bool has_epilogue = t->bias || t->activation != TK_IDENTITY || t->residual || t->preactivation;
     const int64_t k_block = tk_k_block(t->k);
     _Alignas(64) float tile[ROWS * PANEL] = {0};
@@ -149,20 +177,23 @@ static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
                   + TK_KERNEL(packed_right_size)(t->packed_first, ks);
         else TK_KERNEL(pack_right)(&t->b, t->n, k0, ks, t->precision, own_right);
         for (int64_t i0 = 0; i0 < t->m; i0 += LEFT_ROWS) {
-            const int64_t packed_rows = t->m - i0 < LEFT_ROWS ? t->m - i0 : LEFT_ROWS;
-            pack_left(&t->a, i0, packed_rows, k0, ks, t->precision, left);
-            for (int64_t i = 0; i < packed_rows; i += ROWS) {
-                const int64_t rows = packed_rows - i < ROWS ? packed_rows - i : ROWS;
+            const int64_t block_rows = t->m - i0 < LEFT_ROWS ? t->m - i0 : LEFT_ROWS;
+            const left_rows left = rows_of(&t->a, i0, block_rows, k0, ks, t->precision, copy);
+            for (int64_t i = 0; i < block_rows; i += ROWS) {
+                const int64_t rows = block_rows - i < ROWS ? block_rows - i : ROWS;
+                const float *a[ROWS];               // beyond the last row: the last, whose copies are not stored
+                for (int64_t r = 0; r < ROWS; r++)
+                    a[r] = left.first + i / ROWS * left.group + (r < rows ? r : rows - 1) * left.row;
                 for (int64_t j = 0; j < t->n; j += PANEL) {
                     const int64_t width = t->n - j < PANEL ? t->n - j : PANEL;
-                    const float *a = left + i * LEFT_STRIDE, *b = right + j * ks;
-                    target to = {tile, PANEL, t->alpha, false};
+                    float *c = t->c + (i0 + i) * t->c_row + j;
                     if (!end.finishes && width % TK_WIDTH == 0 && computed_rows(rows) == rows) {
-                        to = (target){t->c + (i0 + i) * t->c_row + j, t->c_row, t->alpha, end.adds};
-                        multiply_any(rows, width, by_columns, a, b, ks, &to);
+                        const target to = {c, t->c_row, t->alpha, end.adds, c, t->c_row};
+                        multiply_any(rows, width, left.step, a, right + j * ks, ks, &to);
                         continue;
                     }
-                    multiply_any(rows, width, by_columns, a, b, ks, &to);
+                    const target to = {tile, PANEL, t->alpha, false, c, t->c_row};
+                    multiply_any(rows, width, left.step, a, right + j * ks, ks, &to);
                     if (end.finishes) store_finished_tile(t, end.adds, tile, i0 + i, rows, j, width);
                     else store_tile(t, end, TK_IDENTITY, tile, i0 + i, rows, j, width);
                 }
