@@ -2,8 +2,8 @@
 // Multiplication" (2008).
 //
 // The right operand is packed into panels of PANEL columns, [k block][panel][k][PANEL]; the block stays in the second
-// cache and is read linearly. ROWS rows of the left operand stay in the first cache while they meet all panels; they are
-// read where they lie if each is contiguous. The innermost loop keeps ROWS x COLUMNS vectors of sums in registers.
+// cache and is read linearly. ROWS rows of the left operand stay in the first cache while they meet all panels; they
+// are read where they lie if each is contiguous. The innermost loop keeps ROWS x COLUMNS vectors of sums in registers.
 
 #if TK_WIDTH == 16 || defined(__aarch64__)
 enum { ROWS = 8, COLUMNS = 3 };         // 24 sums, 3 vectors of b and a broadcast: 28 of 32 registers
@@ -27,7 +27,9 @@ TK_INLINE int64_t panel_width(int64_t n, int64_t j) {
 #include "packing.h"
 #include "epilogue.h"
 
-static int64_t TK_KERNEL(packed_right_size)(int64_t n, int64_t k) { return (n + TK_WIDTH - 1) / TK_WIDTH * TK_WIDTH * k; }
+static int64_t TK_KERNEL(packed_right_size)(int64_t n, int64_t k) {
+    return (n + TK_WIDTH - 1) / TK_WIDTH * TK_WIDTH * k;
+}
 
 static void TK_KERNEL(pack_right)(const tk_operand *b, int64_t n, int64_t first_k, int64_t ks, tk_precision precision,
                                   float *packed) {
@@ -164,13 +166,12 @@ static void multiply_any(int64_t rows, int64_t width, int64_t step, const float 
 
 static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
     float *copy = scratch, *own_right = scratch + LEFT_ROWS * LEFT_STRIDE;
-    const bool has_epilogue = t->bias || t->activation != TK_IDENTITY || t->residual || t->preactivation;
     const int64_t k_block = tk_k_block(t->k);
     _Alignas(64) float tile[ROWS * PANEL] = {0};
     int64_t k0 = 0;
     do {                                            // also once for k = 0: the sums are zero
         const int64_t ks = t->k - k0 < k_block ? t->k - k0 : k_block;
-        const tile_end end = {k0 > 0 || t->accumulate, has_epilogue && k0 + ks == t->k};
+        const tile_end end = {k0 > 0 || t->accumulate, tk_has_epilogue(t) && k0 + ks == t->k};
         const float *right = own_right;
         if (t->packed_b)
             right = t->packed_b + TK_KERNEL(packed_right_size)(t->packed_columns, k0)
@@ -179,6 +180,7 @@ static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
         for (int64_t i0 = 0; i0 < t->m; i0 += LEFT_ROWS) {
             const int64_t block_rows = t->m - i0 < LEFT_ROWS ? t->m - i0 : LEFT_ROWS;
             const left_rows left = rows_of(&t->a, i0, block_rows, k0, ks, t->precision, copy);
+            if (t->row_sums) add_row_sums(&t->a, i0, block_rows, k0, ks, t->row_sums + i0);
             for (int64_t i = 0; i < block_rows; i += ROWS) {
                 const int64_t rows = block_rows - i < ROWS ? block_rows - i : ROWS;
                 const float *a[ROWS];               // beyond the last row: the last, whose copies are not stored
@@ -194,8 +196,7 @@ static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
                     }
                     const target to = {tile, PANEL, t->alpha, false, c, t->c_row};
                     multiply_any(rows, width, left.step, a, right + j * ks, ks, &to);
-                    if (end.finishes) store_finished_tile(t, end.adds, tile, i0 + i, rows, j, width);
-                    else store_tile(t, end, TK_IDENTITY, tile, i0 + i, rows, j, width);
+                    store_tile(t, end, tile, i0 + i, rows, j, width);
                 }
             }
         }

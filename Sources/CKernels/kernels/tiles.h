@@ -124,14 +124,13 @@ TK_INLINE void multiply_tiles(const uint16_t *a, const float *b, int64_t ks, boo
 static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
     float *rows_as_floats = scratch, *own_right = scratch + ROWS * LEFT_STRIDE * 3 / 2;
     uint16_t *left = (uint16_t *)(scratch + ROWS * LEFT_STRIDE);
-    const bool has_epilogue = t->bias || t->activation != TK_IDENTITY || t->residual || t->preactivation;
     const int64_t k_block = tk_k_block(t->k);
     _Alignas(64) float tile[ROWS * PANEL];
     tile_configure();
     int64_t k0 = 0;
     do {                                            // also once for k = 0: the sums are zero
         const int64_t ks = t->k - k0 < k_block ? t->k - k0 : k_block;
-        const tile_end end = {k0 > 0 || t->accumulate, has_epilogue && k0 + ks == t->k};
+        const tile_end end = {k0 > 0 || t->accumulate, tk_has_epilogue(t) && k0 + ks == t->k};
         const float *right = own_right;
         if (t->packed_b)
             right = t->packed_b + TK_KERNEL(packed_right_size)(t->packed_columns, k0)
@@ -141,14 +140,14 @@ static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
             const int64_t rows = t->m - i < ROWS ? t->m - i : ROWS;
             if (lies_by_columns(&t->a)) transpose_rows(&t->a, i, rows, k0, ks, rows_as_floats);
             else pack_rows(&t->a, i, rows, k0, ks, rows_as_floats);
+            if (t->row_sums) add_row_sums(&t->a, i, rows, k0, ks, t->row_sums + i);
             round_rows(rows_as_floats, rows, ks, left);
             for (int64_t j = 0; j < t->n; j += PANEL) {
                 const int64_t width = t->n - j < PANEL ? t->n - j : PANEL;
                 multiply_tiles(left, right + TK_KERNEL(packed_right_size)(j, ks), ks, rows <= TILE, tile);
                 if (t->alpha != 1)
                     for (int64_t s = 0; s < ROWS * PANEL; s += TK_WIDTH) store(tile + s, t->alpha * load(tile + s));
-                if (end.finishes) store_finished_tile(t, end.adds, tile, i, rows, j, width);
-                else store_tile(t, end, TK_IDENTITY, tile, i, rows, j, width);
+                store_tile(t, end, tile, i, rows, j, width);
             }
         }
         k0 += ks;
