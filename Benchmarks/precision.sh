@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Does training with bfloat16 products learn as well as with float32? The demo's recipe on the first COUNT training images
+# of Fashion-MNIST, accuracy on all 10,000 test images, for several seeds.
+#
+#   make build && Benchmarks/precision.sh .build/release/tessera
+set -euo pipefail
+tessera=$1
+count=${COUNT:-20000}
+epochs=${EPOCHS:-2}
+seeds=${SEEDS:-1 2}
+source=${DATA:-/usr/share/datasets/fashion-mnist}
+here=$(cd "$(dirname "$0")" && pwd)
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+# The bytes of a file from a place on.
+bytes() { dd if="$1" iflag=skip_bytes,count_bytes skip="$2" count="$3" bs=1M status=none; }
+
+# first NAME HEADER-BYTES BYTES-OF-ONE: an idx file of the first images or labels, its big-endian count rewritten.
+first() {
+    local whole="$folder/whole" number
+    gzip -dc "$source/train-$1.gz" >"$whole"
+    printf -v number '\\x%02x' $((count >> 24 & 255)) $((count >> 16 & 255)) $((count >> 8 & 255)) $((count & 255))
+    { bytes "$whole" 0 4; printf "$number"; bytes "$whole" 8 $(($2 - 8)); bytes "$whole" "$2" $((count * $3)); } \
+        >"$folder/fashion-mnist/train-$1"
+    rm "$whole"
+}
+mkdir "$folder/fashion-mnist"
+first images-idx3-ubyte 16 784
+first labels-idx1-ubyte 8 1
+cp "$source"/t10k-*.gz "$folder/fashion-mnist"
+
+echo "| precision | seed | accuracy | test loss | seconds |"
+echo "| --- | --- | --- | --- | --- |"
+for seed in $seeds; do
+    for precision in float32 bfloat16; do
+        result=$("$tessera" train cct_2_3x2_32 --data "$folder/fashion-mnist" --out "$folder/run" --overwrite --quiet \
+            --json --recipe "$here/../Recipes/fashion_mnist.yaml" --epochs "$epochs" --seed "$seed" \
+            --precision "$precision")
+        value() { grep -oE "\"$1\": *[0-9.e-]+" <<<"$result" | grep -oE '[0-9.e-]+$'; }
+        awk -v a="$(value top1)" -v l="$(value loss)" -v t="$(value seconds)" -v p="$precision" -v s="$seed" \
+            'BEGIN { printf "| %s | %s | %.2f %% | %.4f | %.0f |\n", p, s, 100 * a, l, t }'
+    done
+done
