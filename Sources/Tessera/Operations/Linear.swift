@@ -58,7 +58,9 @@ struct Linear: Operation {
             }
             gradient = result
         } else if wantsBias {
-            biasGradient = gradient.reshaped([rows, outputs]).sum(axes: [0])
+            biasGradient =
+                context.wanted[1] && channels > 0
+                ? Tensor(uninitialized: [outputs]) : gradient.reshaped([rows, outputs]).sum(axes: [0])
         }
         var results: [Tensor?] = [nil, nil]
         if context.wanted[0] {
@@ -68,8 +70,10 @@ struct Linear: Operation {
         }
         if context.wanted[1] {
             results[1] = Tensor(uninitialized: weight.shape)
+            // The product reads the whole gradient in any case, and sums its columns on the way.
             multiply(
-                gradient, (1, outputs), x, (channels, 1), results[1]!, outputs, channels, rows, precision)
+                gradient, (1, outputs), x, (channels, 1), results[1]!, outputs, channels, rows, precision,
+                rowSums: activation == .identity ? biasGradient : nil)
         }
         if hasBias { results.append(biasGradient) }
         if hasResidual { results.append(context.wanted.last! ? context.gradient : nil) }
@@ -107,10 +111,11 @@ extension tk_product {
     }
 }
 
-/// c = a × b for matrices given as tensors with (row, column) strides; c is dense.
+/// c = a × b for matrices given as tensors with (row, column) strides; c is dense. `rowSums` receives the sums of the
+/// rows of a.
 func multiply(
     _ a: Tensor, _ aStrides: (Int, Int), _ b: Tensor, _ bStrides: (Int, Int), _ c: Tensor, _ m: Int, _ n: Int, _ k: Int,
-    _ precision: Precision
+    _ precision: Precision, rowSums: Tensor? = nil
 ) {
     var product = tk_product(rows: m, n, k, precision)
     product.a = a.pointer
@@ -119,5 +124,6 @@ func multiply(
     (product.b_row, product.b_column) = (Int64(bStrides.0), Int64(bStrides.1))
     product.c = c.mutablePointer
     product.c_row = Int64(n)
-    withExtendedLifetime((a, b, c)) { tk_multiply(&product) }
+    product.row_sums = rowSums?.mutablePointer
+    withExtendedLifetime((a, b, c, rowSums)) { tk_multiply(&product) }
 }
