@@ -12,10 +12,12 @@ public struct FormatError: Error, Equatable, CustomStringConvertible {
     public let found: String
     public let expected: String
 
+    /// - Parameter found: may come from the file: of it, one line of reasonable length is kept
     public init(file: String, subject: String = "", found: String, expected: String) {
         self.file = file
         self.subject = subject
-        self.found = found
+        let start = found.unicodeScalars.prefix(400)
+        self.found = String(String.UnicodeScalarView(start.map { $0.value < 0x20 ? " " : $0 }))
         self.expected = expected
     }
 

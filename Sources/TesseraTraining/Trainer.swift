@@ -28,6 +28,14 @@ public struct TrainingState: Codable, Sendable, Equatable {
     public var bestEpoch = -1
 
     public init() {}
+
+    /// Whether a run of that length passes through a state with these counters.
+    func isPossible(epochs: Int, stepsPerEpoch: Int) -> Bool {
+        (0...epochs).contains(epoch) && (0...stepsPerEpoch).contains(batch)
+            && (0...epochs * stepsPerEpoch).contains(update) && images >= 0 && images < 1 << 48
+            && (0...images).contains(correct) && lossSum.isFinite && seconds.isFinite
+            && (-1...epochs).contains(bestEpoch)
+    }
 }
 
 /// What the loop tells while it runs.

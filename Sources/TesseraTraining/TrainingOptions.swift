@@ -67,15 +67,15 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
         require(
             warmupEpochs >= 0 && warmupEpochs < Double(epochs + 1), "warmup-epochs", warmupEpochs,
             "0 to --epochs (\(epochs))")
-        require(cooldownEpochs >= 0, "cooldown-epochs", cooldownEpochs, "0 or more")
+        require((0...1_000_000).contains(cooldownEpochs), "cooldown-epochs", cooldownEpochs, "0 to 1000000")
         require(weightDecay >= 0 && weightDecay < 1, "weight-decay", weightDecay, "0 to below 1")
         require(momentum >= 0 && momentum < 1, "momentum", momentum, "0 to below 1")
         require(
             betas.count == 2 && betas.allSatisfy { $0 >= 0 && $0 < 1 }, "betas", betas, "two numbers, 0 to below 1")
         require(clipGradient ?? 1 > 0, "clip-grad", clipGradient ?? 0, "above 0")
         require(smoothing >= 0 && smoothing < 1, "smoothing", smoothing, "0 to below 1")
-        require(mixup >= 0, "mixup", mixup, "0 or more")
-        require(cutmix >= 0, "cutmix", cutmix, "0 or more")
+        require((0...1000).contains(mixup), "mixup", mixup, "0 to 1000")
+        require((0...1000).contains(cutmix), "cutmix", cutmix, "0 to 1000")
         require(
             mixup + cutmix == 0 || classes > 1, "mixup", mixup + cutmix, "0, as there is a single class")
         require(

@@ -95,7 +95,20 @@ public final class TrainingRun {
             model.initialize(seed: plan.options.seed)
         }
         let trained = try TrainedModel(model: model, configuration: file)
-        return try TrainingRun(plan, trained, OpenedData(plan), folder, resuming: checkpoint)
+        let data = try OpenedData(plan)
+        // The folder may have been edited, and the data may have changed since.
+        let problems = plan.options.problems(images: data.train.count, classes: file.classCount)
+        guard problems.isEmpty else {
+            throw FormatError(
+                file: folder.file(RunFolder.configurationName), subject: "tessera.options",
+                found: problems.joined(separator: "; "), expected: "possible settings")
+        }
+        guard data.train.classNames.count == file.classCount else {
+            throw FormatError(
+                file: folder.file(RunFolder.configurationName), subject: "num_classes", found: "\(file.classCount)",
+                expected: "\(data.train.classNames.count), as in \(plan.data)")
+        }
+        return try TrainingRun(plan, trained, data, folder, resuming: checkpoint)
     }
 
     private init(
@@ -110,6 +123,11 @@ public final class TrainingRun {
             workers: plan.options.workers, unreadable: plan.strict ? .fail : .skip)
         trainer = Trainer(model: trained.model, objective: Supervised(), source: source, options: plan.options)
         if let checkpoint {
+            guard checkpoint.state.isPossible(epochs: trainer.epochs, stepsPerEpoch: trainer.stepsPerEpoch) else {
+                throw FormatError(
+                    file: folder.file("state.json"), subject: "state", found: "\(checkpoint.state)",
+                    expected: "a place in \(trainer.epochs) epochs of \(trainer.stepsPerEpoch) steps")
+            }
             try trainer.resume(checkpoint.state, optimizerState: Dictionary(uniqueKeysWithValues: checkpoint.optimizer))
         }
         metrics = try folder.metrics(columns: Self.columns)

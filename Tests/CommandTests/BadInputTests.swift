@@ -127,6 +127,31 @@ import Testing
         try expectRefusal(scratch.training(data, out: "/proc/tessera", epochs: 1), "/proc/tessera")
     }
 
+    /// A run folder that was edited by hand, or whose data is no longer what it was.
+    @Test func editedRuns() throws {
+        let run = scratch.file("run")
+        #expect(try Command.run(scratch.training(data, out: run, epochs: 1)).status == 0)
+        func expectRefusal(_ name: String, _ old: String, _ new: String, _ texts: String...) throws {
+            let url = URL(fileURLWithPath: "\(run)/\(name)")
+            let whole = try String(contentsOf: url, encoding: .utf8)
+            let edited = whole.replacing(try Regex(old), with: new)
+            #expect(edited != whole, "\(old) is not in \(whole)")
+            try edited.write(to: url, atomically: true, encoding: .utf8)
+            let result = try Command.run("train", "--resume", run, "--quiet")
+            #expect(result.status == 1 && result.errors.split(separator: "\n").count == 1, "\(result.errors)")
+            for text in [name] + texts { #expect(result.errors.contains(text), "\(text) in: \(result.errors)") }
+            try whole.write(to: url, atomically: true, encoding: .utf8)
+        }
+        try expectRefusal("config.json", #""batchSize": *\d+"#, #""batchSize": 0"#, "--batch")
+        try expectRefusal("config.json", #""epochs": *\d+"#, #""epochs": -3"#, "--epochs")
+        try expectRefusal("config.json", #""workers": *\d+"#, #""workers": -1"#, "--workers")
+        try expectRefusal("state.json", #""epoch": *\d+"#, #""epoch": -1"#, "checksum")
+        // Fewer images than before: the steps done are more than there are now.
+        try scratch.writeBars(count: 64)
+        let result = try Command.run("train", "--resume", run, "--quiet")
+        #expect(result.status == 1 && result.errors.contains("a place in 1 epochs of 2 steps"), "\(result.errors)")
+    }
+
     @Test func divergence() throws {
         let run = scratch.file("run")
         let arguments = scratch.training(data, out: run).map { $0 == "3e-3" ? "90" : $0 }
