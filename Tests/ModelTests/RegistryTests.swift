@@ -20,8 +20,8 @@ import Testing
         }
     }
 
-    @Test(arguments: ["vit", "deit", "cct", "baselines"]) func everyVariantHasItsPublishedSize(_ system: String) throws
-    {
+    @Test(arguments: Set(Registry.systems.map(\.group)).sorted())
+    func everyVariantHasItsPublishedSize(_ system: String) throws {
         let published = try Self.published(system)
         #expect(!published.isEmpty)
         for variant in published {
