@@ -92,6 +92,7 @@ import Testing
                 "CvT-13@224",
                 #"{"in_chans": 1, "num_classes": 3, "spec": {"DEPTH": [1, 1, 1], "DIM_EMBED": [8, 12, 24]}}"#
             ),
+            ("CMT_Ti", #"{"img_size": 64, "depths": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
             ("resnet18", #"{"img_size": 32, "layers": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
         ] {
             var configuration = try Registry.entry(name).configuration
