@@ -93,6 +93,7 @@ import Testing
                 #"{"in_chans": 1, "num_classes": 3, "spec": {"DEPTH": [1, 1, 1], "DIM_EMBED": [8, 12, 24]}}"#
             ),
             ("CMT_Ti", #"{"img_size": 64, "depths": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
+            ("mobilevit_xxs", #"{"img_size": 48, "in_chans": 1, "num_classes": 3}"#),
             ("resnet18", #"{"img_size": 32, "layers": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
         ] {
             var configuration = try Registry.entry(name).configuration
