@@ -58,7 +58,7 @@ public enum Registry {
         ResNet.system, VisionTransformer.system, DeiTConfiguration.system, TokensToTokenTransformer.system,
         PyramidVisionTransformer.system, SwinTransformer.system, CompactTransformer.system,
         PyramidVisionTransformerV2.system, ConvolutionalVisionTransformer.system, CMT.system,
-        MobileViT.system,
+        MobileViT.system, ExMobileViT.system,
     ]
 
     public static let entries: [ModelEntry] = systems.flatMap(\.variants)

@@ -14,6 +14,8 @@ import Testing
     static let stages: [String: [String: Int]] = [
         "cmt/base_64": ["blocks_a.0": 0, "blocks_d.0": 3],
         "cmt/qkratio_sr_64": ["blocks_b.0": 1, "blocks_c.0": 2, "blocks_d.0": 3],
+        "exmobilevit/baseline_64": ["mv2.3": 0, "mvit.0": 1, "mvit.1": 2, "mvit.2": 3],
+        "exmobilevit/ex928_64": ["mv2.3": 0, "mvit.0": 1, "mvit.1": 2, "mvit.2": 3],
         "mobilevit/base_64": ["stages.1": 0, "stages.2.1": 1, "stages.3": 2, "stages.4": 3],
         "mobilevit/odd_40x56": ["stages.1": 0, "stages.2.1": 1, "stages.3": 2, "stages.4": 3],
     ]
