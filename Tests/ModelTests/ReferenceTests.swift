@@ -16,6 +16,8 @@ import Testing
         "cmt/qkratio_sr_64": ["blocks_b.0": 1, "blocks_c.0": 2, "blocks_d.0": 3],
         "exmobilevit/baseline_64": ["mv2.3": 0, "mvit.0": 1, "mvit.1": 2, "mvit.2": 3],
         "exmobilevit/ex928_64": ["mv2.3": 0, "mvit.0": 1, "mvit.1": 2, "mvit.2": 3],
+        "hatnet/hdim4_deep": ["blocks.1.0": 1, "blocks.2.1": 2],
+        "hatnet/square64": ["blocks.0.0": 0, "blocks.3.0": 3],
         "mobilevit/base_64": ["stages.1": 0, "stages.2.1": 1, "stages.3": 2, "stages.4": 3],
         "mobilevit/odd_40x56": ["stages.1": 0, "stages.2.1": 1, "stages.3": 2, "stages.4": 3],
     ]

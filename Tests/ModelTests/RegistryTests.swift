@@ -95,6 +95,7 @@ import Testing
             ("CMT_Ti", #"{"img_size": 64, "depths": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
             ("mobilevit_xxs", #"{"img_size": 48, "in_chans": 1, "num_classes": 3}"#),
             ("ExMobileViT_640", #"{"image_size": 48, "in_chans": 1, "num_classes": 3}"#),
+            ("HAT_Net_tiny", #"{"img_size": 48, "depths": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
             ("resnet18", #"{"img_size": 32, "layers": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
         ] {
             var configuration = try Registry.entry(name).configuration
