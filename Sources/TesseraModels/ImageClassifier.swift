@@ -102,6 +102,13 @@ extension ClassifierConfiguration {
         try validate()
     }
 
+    /// The same for square images of another size.
+    func with(imageSize side: Int) -> Self {
+        var copy = self
+        copy.imageSize = Size(side)
+        return copy
+    }
+
     /// Throws unless all lists have an element for each stage.
     func requireStages(_ depths: [Int], _ lists: (name: String, values: [Any])...) throws {
         guard (1...8).contains(depths.count) else {

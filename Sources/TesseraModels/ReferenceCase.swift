@@ -54,7 +54,9 @@ public struct ReferenceCase {
         var found: [(key: String, tensor: Tensor)] = [("output", output.detached)]
         if let gradient = results[image] { found.append(("grad_input", gradient.transposed([0, 3, 1, 2]))) }
         for (key, parameter) in model.parameters {
-            guard let gradient = results[parameter.tensor] else { continue }
+            guard parameter.isTrainable else { continue }
+            // What the output does not depend on has a gradient all the same.
+            let gradient = results[parameter.tensor] ?? Tensor(zeros: parameter.shape)
             found.append(("grad.\(key)", parameter.exported(gradient)))
         }
         return found

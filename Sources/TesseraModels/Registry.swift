@@ -57,7 +57,8 @@ public enum Registry {
     public static let systems: [ModelSystem] = [
         ResNet.system, VisionTransformer.system, DeiTConfiguration.system, TokensToTokenTransformer.system,
         PyramidVisionTransformer.system, SwinTransformer.system, CompactTransformer.system,
-        PyramidVisionTransformerV2.system,
+        PyramidVisionTransformerV2.system, ConvolutionalVisionTransformer.system, HATNet.system, CMT.system,
+        MobileViT.system, ExMobileViT.system,
     ]
 
     public static let entries: [ModelEntry] = systems.flatMap(\.variants)

@@ -17,7 +17,8 @@ open class Module {
     public init() {}
 
     /// Checkpoint names of properties whose Swift name is another. In the name of an array, each `#` stands for a place
-    /// counted from 1, outer arrays first: `["blocks": "stage#"]` gives `stage1`, `stage2`.
+    /// counted from 1, outer arrays first: `["blocks": "stage#"]` gives `stage1`, `stage2`. An empty name leaves the
+    /// property out of its parts' keys, for modules that name their parts in full themselves.
     open var keys: [String: String] { [:] }
 
     /// Every parameter and buffer with its key, in the order of declaration, depth first.
@@ -54,7 +55,7 @@ open class Module {
     private static func collect(_ value: Any, _ key: String, into found: inout [(String, Parameter)]) {
         switch value {
         case let parameter as Parameter: found.append((key, parameter))
-        case let module as Module: module.collect(key.isEmpty ? "" : key + ".", into: &found)
+        case let module as Module: module.collect(key.isEmpty || key.hasSuffix(".") ? key : key + ".", into: &found)
         case let modules as [Module]:
             for (index, module) in modules.enumerated() { collect(module, element(index, of: key), into: &found) }
         case let lists as [[Module]]:
@@ -66,6 +67,7 @@ open class Module {
     }
 
     private static func element(_ index: Int, of key: String) -> String {
+        if key.isEmpty || key.hasSuffix(".") { return key }
         guard let place = key.firstIndex(of: "#") else { return "\(key).\(index)" }
         return key.replacingCharacters(in: place...place, with: String(index + 1))
     }

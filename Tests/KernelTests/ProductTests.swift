@@ -137,6 +137,7 @@ private func activated(_ x: Double, _ kind: tk_activation) -> Double {
     case TK_RELU: max(x, 0)
     case TK_GELU: 0.5 * x * erfc(-x / 2.0.squareRoot())
     case TK_GELU_TANH: 0.5 * x * (1 + tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
+    case TK_QUICK_GELU: x / (1 + exp(-1.702 * x))
     case TK_SILU: x / (1 + exp(-x))
     case TK_SIGMOID: 1 / (1 + exp(-x))
     case TK_TANH: tanh(x)
@@ -158,7 +159,8 @@ private func activationDerivative(_ x: Double, _ kind: tk_activation) -> Double 
 }
 
 private let activations = [
-    TK_IDENTITY, TK_RELU, TK_GELU, TK_GELU_TANH, TK_SILU, TK_SIGMOID, TK_TANH, TK_HARD_SWISH, TK_HARD_SIGMOID, TK_RELU6,
+    TK_IDENTITY, TK_RELU, TK_GELU, TK_GELU_TANH, TK_QUICK_GELU, TK_SILU, TK_SIGMOID, TK_TANH, TK_HARD_SWISH,
+    TK_HARD_SIGMOID, TK_RELU6,
 ]
 
 extension KernelTests {

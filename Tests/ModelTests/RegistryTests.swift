@@ -20,8 +20,8 @@ import Testing
         }
     }
 
-    @Test(arguments: ["vit", "deit", "cct", "baselines"]) func everyVariantHasItsPublishedSize(_ system: String) throws
-    {
+    @Test(arguments: Set(Registry.systems.map(\.group)).sorted())
+    func everyVariantHasItsPublishedSize(_ system: String) throws {
         let published = try Self.published(system)
         #expect(!published.isEmpty)
         for variant in published {
@@ -88,6 +88,14 @@ import Testing
             ("pvt_v2_b0", #"{"img_size": 48, "in_chans": 1, "num_classes": 3}"#),
             ("pvt_v2_b2_li", #"{"img_size": 32, "depths": [1, 1, 1, 1], "num_classes": 3}"#),
             ("t2t_vit_7", #"{"img_size": 32, "depth": 1, "in_chans": 1, "num_classes": 3}"#),
+            (
+                "CvT-13@224",
+                #"{"in_chans": 1, "num_classes": 3, "spec": {"DEPTH": [1, 1, 1], "DIM_EMBED": [8, 12, 24]}}"#
+            ),
+            ("CMT_Ti", #"{"img_size": 64, "depths": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
+            ("mobilevit_xxs", #"{"img_size": 48, "in_chans": 1, "num_classes": 3}"#),
+            ("ExMobileViT_640", #"{"image_size": 48, "in_chans": 1, "num_classes": 3}"#),
+            ("HAT_Net_tiny", #"{"img_size": 48, "depths": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
             ("resnet18", #"{"img_size": 32, "layers": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
         ] {
             var configuration = try Registry.entry(name).configuration

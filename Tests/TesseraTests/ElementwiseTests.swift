@@ -117,6 +117,7 @@ func reference(_ activation: Activation, _ x: Double) -> Double {
     case .relu: max(x, 0)
     case .gelu: x * 0.5 * erfc(-x / 2.0.squareRoot())
     case .geluTanh: 0.5 * x * (1 + Foundation.tanh((2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
+    case .quickGelu: x / (1 + exp(-1.702 * x))
     case .silu: x / (1 + exp(-x))
     case .sigmoid: 1 / (1 + exp(-x))
     case .tanh: Foundation.tanh(x)

@@ -8,7 +8,8 @@
 typedef enum { TK_FLOAT32, TK_BFLOAT16 } tk_precision;
 
 typedef enum {
-    TK_IDENTITY, TK_RELU, TK_GELU, TK_GELU_TANH, TK_SILU, TK_SIGMOID, TK_TANH, TK_HARD_SWISH, TK_HARD_SIGMOID, TK_RELU6
+    TK_IDENTITY, TK_RELU, TK_GELU, TK_GELU_TANH, TK_QUICK_GELU, TK_SILU, TK_SIGMOID, TK_TANH, TK_HARD_SWISH,
+    TK_HARD_SIGMOID, TK_RELU6
 } tk_activation;
 
 /// c[b] = residual[b] + activation(alpha * a[b] x b[b] + bias), for each b below `batch`.

@@ -17,6 +17,7 @@ TK_INLINE vfloat activate(tk_activation kind, vfloat x) {
     case TK_RELU: return vmax(x, (vfloat)0.0f);
     case TK_GELU: return x * normal_distribution(x);
     case TK_GELU_TANH: return 0.5f * x * (1.0f + vtanh(gelu_tanh_argument(x)));
+    case TK_QUICK_GELU: return x * vsigmoid(1.702f * x);
     case TK_SILU: return x * vsigmoid(x);
     case TK_SIGMOID: return vsigmoid(x);
     case TK_TANH: return vtanh(x);
@@ -40,6 +41,7 @@ TK_INLINE vfloat activation_derivative(tk_activation kind, vfloat x) {
         vfloat slope = fma_((vfloat)(3 * 0.7978845608f * 0.044715f), x * x, (vfloat)0.7978845608f);
         return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * slope;
     }
+    case TK_QUICK_GELU: s = vsigmoid(1.702f * x); return s * fma_(1.702f * x, 1.0f - s, one);
     case TK_SILU: s = vsigmoid(x); return s * fma_(x, 1.0f - s, one);
     case TK_SIGMOID: s = vsigmoid(x); return s * (1.0f - s);
     case TK_TANH: s = vtanh(x); return 1.0f - s * s;
@@ -55,8 +57,8 @@ TK_INLINE vfloat activation_derivative(tk_activation kind, vfloat x) {
 #define TK_FOR_ACTIVATION(kind, statement)                                                                             \
     switch (kind) {                                                                                                    \
         TK_CASE(TK_IDENTITY, statement) TK_CASE(TK_RELU, statement) TK_CASE(TK_GELU, statement)                        \
-        TK_CASE(TK_GELU_TANH, statement) TK_CASE(TK_SILU, statement) TK_CASE(TK_SIGMOID, statement)                    \
-        TK_CASE(TK_TANH, statement) TK_CASE(TK_HARD_SWISH, statement) TK_CASE(TK_HARD_SIGMOID, statement)              \
-        TK_CASE(TK_RELU6, statement)                                                                                   \
+        TK_CASE(TK_GELU_TANH, statement) TK_CASE(TK_QUICK_GELU, statement) TK_CASE(TK_SILU, statement)                 \
+        TK_CASE(TK_SIGMOID, statement) TK_CASE(TK_TANH, statement) TK_CASE(TK_HARD_SWISH, statement)                   \
+        TK_CASE(TK_HARD_SIGMOID, statement) TK_CASE(TK_RELU6, statement)                                               \
     }
 #define TK_CASE(constant, statement) case constant: { const tk_activation activation = constant; statement; break; }

@@ -19,6 +19,7 @@ TK_INLINE void store_lanes(float *p, vfloat v, int64_t lanes) {
     case TK_RELU: { enum { kind = TK_RELU }; __VA_ARGS__ } break; \
     case TK_GELU: { enum { kind = TK_GELU }; __VA_ARGS__ } break; \
     case TK_GELU_TANH: { enum { kind = TK_GELU_TANH }; __VA_ARGS__ } break; \
+    case TK_QUICK_GELU: { enum { kind = TK_QUICK_GELU }; __VA_ARGS__ } break; \
     case TK_SILU: { enum { kind = TK_SILU }; __VA_ARGS__ } break; \
     case TK_SIGMOID: { enum { kind = TK_SIGMOID }; __VA_ARGS__ } break; \
     case TK_TANH: { enum { kind = TK_TANH }; __VA_ARGS__ } break; \

@@ -9,6 +9,8 @@ public enum Activation: String, Codable, Sendable, CaseIterable {
     case gelu
     /// The tanh approximation of GELU.
     case geluTanh
+    /// x σ(1.702 x): the sigmoid approximation of GELU.
+    case quickGelu
     /// x σ(x), also called swish
     case silu
     case sigmoid
@@ -26,6 +28,7 @@ public enum Activation: String, Codable, Sendable, CaseIterable {
         case .relu: TK_RELU
         case .gelu: TK_GELU
         case .geluTanh: TK_GELU_TANH
+        case .quickGelu: TK_QUICK_GELU
         case .silu: TK_SILU
         case .sigmoid: TK_SIGMOID
         case .tanh: TK_TANH

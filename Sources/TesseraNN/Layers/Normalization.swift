@@ -19,6 +19,29 @@ public final class LayerNorm: Module {
     }
 }
 
+/// Normalisation over all positions and the channels of a group, for each sample.
+///
+/// "Group Normalization" (2018), arXiv 1803.08494.
+public final class GroupNorm: Module {
+    public let weight: Parameter
+    public let bias: Parameter
+    private let groups: Int
+    private let epsilon: Float
+
+    /// - Precondition: `groups` divides `channels`.
+    public init(_ channels: Int, groups: Int, epsilon: Float = 1e-5) {
+        precondition(channels % groups == 0, "\(groups) groups do not divide \(channels) channels")
+        weight = Parameter([channels], .ones)
+        bias = Parameter([channels], .zeros)
+        (self.groups, self.epsilon) = (groups, epsilon)
+    }
+
+    /// `[batch, ..., channels]` → the same
+    public func callAsFunction(_ x: Tensor) -> Tensor {
+        groupNorm(x, groups: groups, weight: weight.tensor, bias: bias.tensor, epsilon: epsilon)
+    }
+}
+
 /// Batch normalisation over all axes but the last, with running statistics for evaluation.
 ///
 /// "Batch Normalization" (2015), arXiv 1502.03167. The running variance takes the unbiased estimate, as PyTorch's does.
