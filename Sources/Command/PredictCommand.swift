@@ -67,7 +67,7 @@ struct PredictCommand: Verb {
                 continue
             }
             let scores = (compute.precision ?? .float32).use {
-                model.model(model.input(image)).softmax(axis: -1).scalars
+                model.compiled(model.input(image)).softmax(axis: -1).scalars
             }
             let order = scores.indices.sorted { (scores[$1], $0) < (scores[$0], $1) }.prefix(top)
             let milliseconds = 1000 * Date().timeIntervalSince(start)

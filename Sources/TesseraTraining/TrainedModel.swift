@@ -8,6 +8,8 @@ import TesseraNN
 /// A model with its weights, and what it wants to see: everything that running it takes.
 public struct TrainedModel {
     public let model: any ImageClassifier
+    /// The model compiled with the weights that it has when it first runs.
+    public let compiled: CompiledClassifier
     public let configuration: TesseraIO.ModelConfiguration
     public let preprocessing: Preprocessing
 
@@ -18,6 +20,7 @@ public struct TrainedModel {
 
     public init(model: any ImageClassifier, configuration: TesseraIO.ModelConfiguration) throws {
         self.model = model
+        compiled = CompiledClassifier(model)
         self.configuration = configuration
         preprocessing = try Preprocessing(configuration.preprocessing)
     }
