@@ -41,7 +41,9 @@ let package = Package(
             path: "Sources/Command"),
         .testTarget(name: "KernelTests", dependencies: ["CKernels"]),
         .testTarget(name: "TesseraTests", dependencies: ["Tessera", "CKernels"]),
-        .testTarget(name: "ModelTests", dependencies: ["TesseraModels", "TesseraIO"], resources: [.copy("Fixtures")]),
+        .testTarget(
+            name: "ModelTests", dependencies: ["TesseraModels", "TesseraRuntime", "TesseraIO"],
+            resources: [.copy("Fixtures")]),
         .testTarget(
             name: "RuntimeTests", dependencies: ["TesseraModels", "TesseraRuntime", "CKernels"]),
         .testTarget(name: "DataTests", dependencies: ["TesseraData", "TesseraIO"], resources: [.copy("Fixtures")]),

@@ -5,8 +5,6 @@
 #include <stdatomic.h>
 #include <time.h>
 
-enum { PACK_COLUMNS = 128 };                    // of a packing task; a multiple of every panel's
-
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 double tk_seconds(void) {
@@ -21,7 +19,7 @@ int64_t tk_packed_size(tk_precision precision, int64_t columns, int64_t depth) {
 
 static int64_t pack_tasks(const tk_product_step *p) {
     const int64_t k_block = tk_k_block(p->depth);
-    return p->depth == 0 ? 0 : (p->depth + k_block - 1) / k_block * ((p->columns + PACK_COLUMNS - 1) / PACK_COLUMNS);
+    return p->depth == 0 ? 0 : (p->depth + k_block - 1) / k_block * ((p->columns + TK_COLUMN_STEP - 1) / TK_COLUMN_STEP);
 }
 
 /// Some columns of one k block of one weight.
@@ -37,8 +35,8 @@ static void pack_task(void *context, int64_t index, int worker) {
     }
     const tk_product_step *p = &step->product;
     const struct tk_products *kernels = tk_products(p->precision);
-    const int64_t column_tasks = (p->columns + PACK_COLUMNS - 1) / PACK_COLUMNS;
-    const int64_t column = index % column_tasks * PACK_COLUMNS, columns = least(p->columns - column, PACK_COLUMNS);
+    const int64_t column_tasks = (p->columns + TK_COLUMN_STEP - 1) / TK_COLUMN_STEP;
+    const int64_t column = index % column_tasks * TK_COLUMN_STEP, columns = least(p->columns - column, TK_COLUMN_STEP);
     const int64_t k = index / column_tasks * tk_k_block(p->depth), ks = least(p->depth - k, tk_k_block(p->depth));
     const tk_operand b = {.data = p->weight + column * p->depth, .row = 1, .column = p->depth};
     float *out = p->packed + kernels->packed_right_size(p->columns, k) + kernels->packed_right_size(column, ks);

@@ -5,8 +5,7 @@
 #include <string.h>
 
 enum {
-    ROW_STEP = 12,                              // rows that products take at a time
-    COLUMN_STEP = 64,                           // a multiple of every panel's columns
+    ROW_STEP = 16,                              // of a product's parts: few rows of its last one are idle
     SECOND_CACHE_FLOATS = 160 << 10,            // of a packed weight that stays there while rows go by
     NORM_ROWS = 96,                             // normalised at a time, to stay near
     PIECE = 1 << 12,                            // of elementwise work
@@ -43,7 +42,7 @@ static int64_t norm_rows(const tk_product_step *s) {
 /// The division among `threads` whose slowest thread is done first. A part costs its products and, for each of its
 /// rows, copying or normalising them; the unit is a step of the innermost loop.
 static void divide(const tk_product_step *s, int64_t threads, tk_product_grid *g) {
-    const int64_t row_steps = quotient_up(g->rows, ROW_STEP), column_steps = quotient_up(s->columns, COLUMN_STEP);
+    const int64_t row_steps = quotient_up(g->rows, ROW_STEP), column_steps = quotient_up(s->columns, TK_COLUMN_STEP);
     const int64_t row_cost = s->has_norm ? 2 : 1, most = 4 * threads;
     int64_t best = INT64_MAX;
     for (int64_t columns = 1; columns <= least(column_steps, most); columns++)
@@ -54,7 +53,7 @@ static void divide(const tk_product_step *s, int64_t threads, tk_product_grid *g
             if (cost >= best) continue;
             best = cost;
             g->part_rows = part_rows * ROW_STEP;
-            g->part_columns = part_columns * COLUMN_STEP;
+            g->part_columns = part_columns * TK_COLUMN_STEP;
         }
 }
 
@@ -101,19 +100,21 @@ static void run_product(const tk_product_step *s, const tk_frame *f, int64_t par
                            .row = s->rows == 1 ? s->a.image : s->a_row};
     }
     const int64_t product_scratch = (tk_block_scratch(&t) + 15) / 16 * 16;
-    float *scratch = tk_scratch(product_scratch + (s->has_norm ? t.m * s->depth : 0));
+    // Not a power of two apart: those rows would meet in one set of the cache.
+    const int64_t normal_row = s->depth + 16;
+    float *scratch = tk_scratch(product_scratch + (s->has_norm ? t.m * normal_row : 0));
     if (s->has_norm) {
         float *normal = scratch + product_scratch;
         for (int64_t i = 0; i < t.m; i++)
             tk_kernels()->layer_norm_row(t.a.data + i * t.a.row, s->norm_weight, s->norm_bias, s->epsilon,
-                                         normal + i * s->depth, NULL, NULL, s->depth);
-        t.a = (tk_operand){.data = normal, .row = s->depth, .column = 1};
+                                         normal + i * normal_row, NULL, NULL, s->depth);
+        t.a = (tk_operand){.data = normal, .row = normal_row, .column = 1};
     }
     float *c = row_at(f, &s->c, matrix, row, s->rows, s->c_row);
     const float *residual = s->has_residual ? row_at(f, &s->residual, matrix, row, s->rows, s->residual_row) : NULL;
     // Columns by as many as stay in the second cache while all rows meet them.
-    const int64_t most = greatest(3 * COLUMN_STEP, SECOND_CACHE_FLOATS / greatest(1, s->depth));
-    const int64_t block = quotient_up(even(end - first, most), COLUMN_STEP) * COLUMN_STEP;
+    const int64_t most = greatest(2 * TK_COLUMN_STEP, SECOND_CACHE_FLOATS / greatest(1, tk_k_block(s->depth)));
+    const int64_t block = quotient_up(even(end - first, most), TK_COLUMN_STEP) * TK_COLUMN_STEP;
     for (int64_t column = first; column < end; column += block) {
         t.n = least(block, end - column);
         t.packed_first = column;
@@ -141,20 +142,23 @@ static void run_matrix(const tk_matrix_step *s, const tk_frame *f, int64_t image
 
 static void run_attention(const tk_attention_step *s, const tk_frame *f) {
     tk_attention a = s->shape;
-    a.batch = f->count;
-    a.q = at(f, &s->q, 0);
-    a.k = at(f, &s->k, 0);
-    a.v = at(f, &s->v, 0);
-    a.out = at(f, &s->out, 0);
-    a.q_strides.batch = s->q.image;
-    a.k_strides.batch = s->k.image;
-    a.v_strides.batch = s->v.image;
-    a.out_strides.batch = s->out.image;
-    if (s->has_bias) {
-        a.bias = at(f, &s->bias, 0);
+    const bool has_windows = a.batch > 1;
+    if (!has_windows) {                         // then the images are the batch
+        a.batch = f->count;
+        a.q_strides.batch = s->q.image;
+        a.k_strides.batch = s->k.image;
+        a.v_strides.batch = s->v.image;
+        a.out_strides.batch = s->out.image;
         a.bias_strides.batch = s->bias.image;
     }
-    tk_attention_forward(&a);
+    for (int64_t image = 0; image < (has_windows ? f->count : 1); image++) {
+        a.q = at(f, &s->q, image);
+        a.k = at(f, &s->k, image);
+        a.v = at(f, &s->v, image);
+        a.out = at(f, &s->out, image);
+        a.bias = s->has_bias ? at(f, &s->bias, image) : NULL;
+        tk_attention_forward(&a);
+    }
 }
 
 static void run_norm(const tk_norm_step *s, const tk_frame *f, int64_t part) {
@@ -219,6 +223,17 @@ static void run_max_pool(const tk_pool_step *s, const tk_frame *f) {
     for (int64_t image = 0; image < f->count; image++) tk_max_pool(&p, at(f, &s->x, image), at(f, &s->y, image), NULL);
 }
 
+static void run_convolution(const tk_convolution_step *s, const tk_frame *f) {
+    for (int64_t image = 0; image < f->count; image++)
+        tk_convolution_forward(&s->shape, at(f, &s->x, image), s->weight, s->bias, s->activation, NULL,
+                               at(f, &s->y, image));
+}
+
+static void run_permute(const tk_permute_step *s, const tk_frame *f) {
+    for (int64_t image = 0; image < f->count; image++)
+        tk_permute(at(f, &s->x, image), at(f, &s->y, image), s->extents, s->order, s->rank);
+}
+
 static void run_call(const tk_call_step *s, const tk_frame *f) {
     for (int64_t image = 0; image < f->count; image++) {
         const float *inputs[s->input_count + 1];
@@ -228,7 +243,14 @@ static void run_call(const tk_call_step *s, const tk_frame *f) {
 }
 
 bool tk_step_is_parallel(const tk_step *step) {
-    return step->kind == TK_STEP_ATTENTION || step->kind == TK_STEP_MAX_POOL || step->kind == TK_STEP_CALL;
+    switch (step->kind) {
+    case TK_STEP_ATTENTION:
+    case TK_STEP_MAX_POOL:
+    case TK_STEP_CONVOLUTION:
+    case TK_STEP_PERMUTE:
+    case TK_STEP_CALL: return true;
+    default: return false;
+    }
 }
 
 int64_t tk_step_parts(const tk_step *step, const tk_frame *f) {
@@ -245,6 +267,8 @@ int64_t tk_step_parts(const tk_step *step, const tk_frame *f) {
     case TK_STEP_SUM: return f->count;
     case TK_STEP_ATTENTION:
     case TK_STEP_MAX_POOL:
+    case TK_STEP_CONVOLUTION:
+    case TK_STEP_PERMUTE:
     case TK_STEP_CALL: return 1;
     }
     return 0;
@@ -261,6 +285,8 @@ void tk_step_run(const tk_step *step, const tk_frame *f, int64_t part) {
     case TK_STEP_SOFTMAX: run_softmax(&step->rows, f, part); break;
     case TK_STEP_SUM: run_sum(&step->rows, f, part); break;
     case TK_STEP_MAX_POOL: run_max_pool(&step->pool, f); break;
+    case TK_STEP_CONVOLUTION: run_convolution(&step->convolution, f); break;
+    case TK_STEP_PERMUTE: run_permute(&step->permute, f); break;
     case TK_STEP_CALL: run_call(&step->call, f); break;
     }
 }

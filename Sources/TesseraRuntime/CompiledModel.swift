@@ -1,3 +1,4 @@
+import Dispatch
 import Synchronization
 import Tessera
 
@@ -20,6 +21,12 @@ public final class CompiledModel: @unchecked Sendable {
 
     /// The function's results for `images`, in the current precision.
     public func callAsFunction(_ images: Tensor) -> [Tensor] { plan(for: images.shape)(images) }
+
+    /// Starts to compile for images of this shape while the caller does something else.
+    public func prepare(for shape: Shape) {
+        let precision = Precision.current
+        DispatchQueue.global(qos: .userInitiated).async { precision.use { _ = self.plan(for: shape) } }
+    }
 
     /// The plan for images of this shape, whatever the extent of the first axis.
     public func plan(for shape: Shape) -> Plan {

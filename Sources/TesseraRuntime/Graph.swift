@@ -78,9 +78,11 @@ public struct Graph {
     func shape(_ id: ValueID) -> Shape { values[id].shape }
     func constant(_ id: ValueID) -> Tensor? { values[id].constant }
 
-    /// The node that computes each value.
-    var producers: [ValueID: Int] {
-        Dictionary(uniqueKeysWithValues: nodes.enumerated().map { ($1.output, $0) })
+    /// The node that computes each value, nil for constants and the input.
+    var producers: [Int?] {
+        var producers = [Int?](repeating: nil, count: values.count)
+        for (index, node) in nodes.enumerated() { producers[node.output] = index }
+        return producers
     }
 
     /// How many operands and outputs of the graph each value is.

@@ -86,6 +86,7 @@ struct Lowering {
             case let pool as MaxPool: lower(pool, node)
             case let product as MatrixProduct: lower(product, node)
             case let concatenation as Concatenate: lower(concatenation, node)
+            case let transpose as Transpose: lower(transpose, node)
             case let slice as Slice: lower(slice, node)
             default: false
             }
@@ -104,6 +105,16 @@ struct Lowering {
             })
         else { return false }
         let weight = graph.shape(operand(.weight)!)
+        if let convolution = product.convolution, convolution.groups > 1 {
+            var step = tk_convolution_step()
+            step.shape = convolution.kernel(graph.shape(operand(.x)!), weight, output)
+            (step.weight, step.bias, step.activation) = (
+                constant(.weight), constant(.bias), product.activation.kernel
+            )
+            (step.x, step.y) = (place(operand(.x)!), place(node.output))
+            add(TK_STEP_CONVOLUTION, node) { $0.convolution = step }
+            return true
+        }
         var p = tk_product_step()
         (p.columns, p.depth) = (Int64(weight[0]), Int64(weight.stride(0)))
         p.rows = weight[0] == 0 ? 0 : Int64(output.count / weight[0])
@@ -234,6 +245,22 @@ struct Lowering {
         step.shape = product.kernel(node.inputs.map(graph.shape))
         (step.a, step.b, step.c) = (place(node.inputs[0]), place(node.inputs[1]), place(node.output))
         add(TK_STEP_MATRIX, node) { $0.matrix = step }
+        return true
+    }
+
+    private mutating func lower(_ transpose: Transpose, _ node: Graph.Node) -> Bool {
+        var step = tk_permute_step()
+        step.rank = Int32(transpose.order.count)
+        withUnsafeMutableBytes(of: &step.extents) { bytes in
+            let extents = bytes.bindMemory(to: Int64.self)
+            for (axis, extent) in graph.shape(node.inputs[0]).dimensions.enumerated() { extents[axis] = Int64(extent) }
+        }
+        withUnsafeMutableBytes(of: &step.order) { bytes in
+            let order = bytes.bindMemory(to: Int32.self)
+            for (axis, from) in transpose.order.enumerated() { order[axis] = Int32(from) }
+        }
+        (step.x, step.y) = (place(node.inputs[0]), place(node.output))
+        add(TK_STEP_PERMUTE, node) { $0.permute = step }
         return true
     }
 

@@ -96,7 +96,7 @@ struct Placement {
     }
 
     /// The value that `id` is under another shape.
-    private func wholeRoot(of id: Graph.ValueID, _ producers: [Graph.ValueID: Int]) -> Graph.ValueID {
+    private func wholeRoot(of id: Graph.ValueID, _ producers: [Int?]) -> Graph.ValueID {
         var root = id
         while let producer = producers[root], graph.isReshape(graph.nodes[producer]) {
             root = graph.nodes[producer].inputs[0]

@@ -20,9 +20,7 @@ struct Product: Operation {
         roles = [.x, .weight] + (linear.hasBias ? [.bias] : []) + (linear.hasResidual ? [.residual] : [])
     }
 
-    /// - Precondition: the convolution has one group.
     init(_ convolution: Convolution) {
-        precondition(convolution.groups == 1, "a convolution in groups is not one product")
         (self.convolution, precision, activation) = (convolution, convolution.precision, convolution.activation)
         roles = [.x, .weight] + (convolution.hasBias ? [.bias] : [])
     }
@@ -51,6 +49,9 @@ struct Product: Operation {
         if norm.hasBias { set(.normBias, operands.last!, in: &inputs) }
     }
 
+    /// Whether the product can add a residual: the kernels of convolutions in groups cannot.
+    var takesResidual: Bool { convolution?.groups ?? 1 == 1 && !has(.residual) }
+
     /// Whether nothing comes after the sums and the bias, so that an affine map can be folded into them.
     var endsWithBias: Bool { activation == .identity && !has(.residual) }
 
@@ -74,7 +75,7 @@ struct Product: Operation {
             }
             let y = Tessera.convolution(
                 x, weight: weight, bias: bias, stride: c.stride, padding: c.padding, dilation: c.dilation,
-                activation: activation)
+                groups: c.groups, activation: activation)
             return residual.map { y + $0 } ?? y
         }
     }

@@ -5,7 +5,7 @@ import Tessera
 public struct Profile {
     public struct Row {
         public let step: StepLabel
-        /// For one run, summed over threads.
+        /// Of a run, summed over threads; the median of the runs.
         public let seconds: Double
         /// For one run.
         public let cost: Cost
@@ -23,7 +23,6 @@ public struct Profile {
     public let rows: [Row]
     /// Of the last run.
     public let events: [Event]
-    public let runs: Int
     public let threads: Int
     /// The median time of a run.
     public let seconds: Double
@@ -34,19 +33,19 @@ public struct Profile {
     /// Runs the plan on `images` after one run to warm up.
     public init(_ plan: Plan, images: Tensor, runs: Int, precision: Precision) {
         _ = plan(images)
-        var (total, times) = ([Double](repeating: 0, count: plan.steps.count), [Double]())
+        var (stepTimes, times) = ([[Double]](repeating: [], count: plan.steps.count), [Double]())
         var last: [tk_event] = []
         for _ in 0..<runs {
             let start = tk_seconds()
             last = plan.profile(images)
             times.append(tk_seconds() - start)
-            for event in last { total[Int(event.step)] += event.end - event.start }
+            var sums = [Double](repeating: 0, count: plan.steps.count)
+            for event in last { sums[Int(event.step)] += event.end - event.start }
+            for (step, sum) in sums.enumerated() { stepTimes[step].append(sum) }
         }
         let batch = images.shape[0]
-        rows = zip(plan.steps, total).map { step, seconds in
-            Row(
-                step: step, seconds: seconds / Double(runs),
-                cost: Cost(multiplyAdds: step.cost.multiplyAdds * batch, bytes: step.cost.bytes * batch))
+        rows = zip(plan.steps, stepTimes).map { step, times in
+            Row(step: step, seconds: Profile.median(times), cost: step.cost(of: batch))
         }
         let first = last.map(\.start).min() ?? 0
         events = last.map {
@@ -54,10 +53,12 @@ public struct Profile {
                 step: Int($0.step), thread: Int($0.worker), images: Int($0.images), start: $0.start - first,
                 seconds: $0.end - $0.start)
         }
-        (self.runs, threads, seconds) = (runs, Processor.threads, times.sorted()[times.count / 2])
+        (threads, seconds) = (Processor.threads, Profile.median(times))
         peakMultiplyAdds = tk_measure_multiply_adds(precision.kernel)
         bandwidth = tk_measure_bandwidth()
     }
+
+    private static func median(_ values: [Double]) -> Double { values.sorted()[values.count / 2] }
 
     /// The share of the time that all threads had in which any of them worked on a step.
     public var busyShare: Double { rows.reduce(0) { $0 + $1.seconds } / (seconds * Double(threads)) }

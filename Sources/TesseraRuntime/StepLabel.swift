@@ -7,16 +7,25 @@ public struct StepLabel: Sendable {
     /// The shape of the result for one image.
     public let shape: Shape
     /// What it costs for one image.
-    public let cost: Cost
+    private let cost: Cost
+    /// Bytes of weights, which all images share.
+    private let sharedBytes: Int
 
     init(_ graph: Graph, _ node: Graph.Node?, name: String?) {
         guard let node else {
-            (self.name, shape, cost) = (name ?? "copy", [], Cost(multiplyAdds: 0, bytes: 0))
+            (self.name, shape, cost, sharedBytes) = (name ?? "copy", [], Cost(multiplyAdds: 0, bytes: 0), 0)
             return
         }
         self.name = StepLabel.name(node.operation)
         shape = graph.shape(node.output)
         cost = node.operation.cost(node.inputs.map(graph.shape), shape)
+        sharedBytes = node.inputs.reduce(0) { $0 + (graph.constant($1).map { 4 * $0.count } ?? 0) }
+    }
+
+    /// What the step costs for a number of images.
+    public func cost(of images: Int) -> Cost {
+        Cost(
+            multiplyAdds: cost.multiplyAdds * images, bytes: max(0, cost.bytes - sharedBytes) * images + sharedBytes)
     }
 
     private static func name(_ operation: any Operation) -> String {

@@ -15,6 +15,9 @@ public final class CompiledClassifier: Sendable {
         }
     }
 
+    /// Starts to compile for logits of images of this shape while the caller reads the first image.
+    public func prepare(for shape: Shape) { classifier.prepare(for: shape) }
+
     /// Logits `[batch, classes]`.
     public func callAsFunction(_ images: Tensor) -> Tensor { classifier(images)[0] }
 

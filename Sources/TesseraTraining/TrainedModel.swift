@@ -36,10 +36,13 @@ public struct TrainedModel {
         try self.init(model: model, configuration: file.configuration)
     }
 
-    /// `images` `[batch, height, width, channels]` as the batch of one preprocessed image.
+    /// The shape of a batch of one preprocessed image, `[1, height, width, channels]`.
+    public var inputShape: Shape { [1, preprocessing.height, preprocessing.width, preprocessing.channels] }
+
+    /// A batch of one preprocessed image.
     public func input(_ image: Image) -> Tensor {
         let sized = preprocessing.sized(image)
-        return Tensor([1, preprocessing.height, preprocessing.width, preprocessing.channels]) {
+        return Tensor(inputShape) {
             preprocessing.normalize(sized, into: $0)
         }
     }

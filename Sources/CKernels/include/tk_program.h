@@ -42,7 +42,7 @@ typedef struct {
 } tk_matrix_step;
 
 typedef struct {
-    tk_attention shape;                         // of one image; its batch strides follow from the places
+    tk_attention shape;                         // of one image: its batch are the windows of an image
     bool has_bias;
     tk_place q, k, v, bias, out;
 } tk_attention_step;
@@ -90,6 +90,21 @@ typedef struct {
     tk_place x, y;
 } tk_pool_step;
 
+/// A convolution in groups, depthwise among them; one group is a product.
+typedef struct {
+    tk_convolution shape;                       // of one image
+    const float *weight, *bias;
+    tk_activation activation;
+    tk_place x, y;
+} tk_convolution_step;
+
+/// y = x with its axes in another order, as tk_permute.
+typedef struct {
+    int64_t extents[8];
+    int order[8], rank;
+    tk_place x, y;
+} tk_permute_step;
+
 /// A function of one image's values that only the caller knows. It may compute on all threads.
 typedef struct {
     void (*function)(void *context, const float *const *inputs, float *output);
@@ -101,7 +116,7 @@ typedef struct {
 
 typedef enum {
     TK_STEP_PRODUCT, TK_STEP_MATRIX, TK_STEP_ATTENTION, TK_STEP_NORM, TK_STEP_COPY, TK_STEP_CHAIN, TK_STEP_SOFTMAX,
-    TK_STEP_SUM, TK_STEP_MAX_POOL, TK_STEP_CALL
+    TK_STEP_SUM, TK_STEP_MAX_POOL, TK_STEP_CONVOLUTION, TK_STEP_PERMUTE, TK_STEP_CALL
 } tk_step_kind;
 
 typedef struct {
@@ -115,6 +130,8 @@ typedef struct {
         tk_chain_step chain;
         tk_rows_step rows;
         tk_pool_step pool;
+        tk_convolution_step convolution;
+        tk_permute_step permute;
         tk_call_step call;
     };
 } tk_step;

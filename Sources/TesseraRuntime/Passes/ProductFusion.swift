@@ -13,7 +13,7 @@ extension Graph {
     /// Linear, then an addition of equally many values (a residual, a position table): one product.
     mutating func fuseResiduals() {
         absorbIntoProducts { graph, node, slot, product, inputs in
-            guard let arithmetic = node.operation as? BinaryArithmetic, arithmetic.kind == .add, !product.has(.residual)
+            guard let arithmetic = node.operation as? BinaryArithmetic, arithmetic.kind == .add, product.takesResidual
             else { return false }
             let other = node.inputs[1 - slot]
             guard graph.shape(other).count == graph.shape(node.output).count else { return false }

@@ -6,8 +6,7 @@ extension Graph {
         for index in nodes.indices {
             switch nodes[index].operation {
             case let linear as LinearOperation: nodes[index].operation = Product(linear)
-            case let convolution as Convolution where convolution.groups == 1:
-                nodes[index].operation = Product(convolution)
+            case let convolution as Convolution: nodes[index].operation = Product(convolution)
             default: break
             }
         }
