@@ -27,18 +27,25 @@ let package = Package(
         .target(name: "Tessera", dependencies: ["CKernels"]),
         .target(name: "TesseraNN", dependencies: ["Tessera"]),
         .target(name: "TesseraModels", dependencies: ["TesseraNN"]),
+        .target(name: "TesseraRuntime", dependencies: ["TesseraNN", "CKernels"]),
         .target(name: "TesseraIO", dependencies: ["TesseraNN"]),
         .target(name: "TesseraData", dependencies: ["Tessera", "CCodecs"]),
-        .target(name: "TesseraTraining", dependencies: ["TesseraModels", "TesseraIO", "TesseraData"]),
+        .target(
+            name: "TesseraTraining", dependencies: ["TesseraModels", "TesseraRuntime", "TesseraIO", "TesseraData"]),
         .executableTarget(
             name: "tessera-command",
             dependencies: [
-                "TesseraTraining", .product(name: "ArgumentParser", package: "swift-argument-parser"), "Yams",
+                "TesseraTraining", "TesseraRuntime", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "Yams",
             ],
             path: "Sources/Command"),
         .testTarget(name: "KernelTests", dependencies: ["CKernels"]),
         .testTarget(name: "TesseraTests", dependencies: ["Tessera", "CKernels"]),
-        .testTarget(name: "ModelTests", dependencies: ["TesseraModels", "TesseraIO"], resources: [.copy("Fixtures")]),
+        .testTarget(
+            name: "ModelTests", dependencies: ["TesseraModels", "TesseraRuntime", "TesseraIO"],
+            resources: [.copy("Fixtures")]),
+        .testTarget(
+            name: "RuntimeTests", dependencies: ["TesseraModels", "TesseraRuntime", "CKernels"]),
         .testTarget(name: "DataTests", dependencies: ["TesseraData", "TesseraIO"], resources: [.copy("Fixtures")]),
         .testTarget(name: "IOTests", dependencies: ["TesseraIO"]),
         .testTarget(name: "TrainingTests", dependencies: ["TesseraTraining"], resources: [.copy("Fixtures")]),

@@ -25,7 +25,7 @@ typedef struct idle {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;   // guards everything below
 static idle *idle_of_class[class_count];
 static idle *newest, *oldest;
-static int64_t idle_bytes, used_bytes, peak_bytes;
+static int64_t idle_bytes, used_bytes, peak_bytes, allocations;
 
 /// The class that holds at least `bytes`, whose buffers have *rounded bytes.
 static int class_for(int64_t bytes, int64_t *rounded) {
@@ -108,6 +108,7 @@ static void *take(int class, int64_t bytes, bool recycled) {
     idle *buffer = recycled ? idle_of_class[class] : NULL;
     if (buffer) unlink_idle(buffer, class);
     used_bytes += bytes;
+    allocations++;
     if (used_bytes > peak_bytes) peak_bytes = used_bytes;
     shrink_idle(idle_limit());
     pthread_mutex_unlock(&lock);
@@ -175,4 +176,11 @@ int64_t tk_peak_bytes(void) {
     int64_t bytes = peak_bytes;
     pthread_mutex_unlock(&lock);
     return bytes;
+}
+
+int64_t tk_allocation_count(void) {
+    pthread_mutex_lock(&lock);
+    int64_t count = allocations;
+    pthread_mutex_unlock(&lock);
+    return count;
 }

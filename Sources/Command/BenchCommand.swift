@@ -1,8 +1,10 @@
 import ArgumentParser
 import Foundation
 import Tessera
+import TesseraIO
 import TesseraModels
 import TesseraNN
+import TesseraRuntime
 import TesseraTraining
 
 struct BenchCommand: Verb {
@@ -31,6 +33,15 @@ struct BenchCommand: Verb {
     @Flag(help: "Compute activations of blocks twice instead of keeping them.")
     var gradCheckpointing = false
 
+    @Flag(help: "Run the model operation by operation instead of its compiled plan.")
+    var eager = false
+
+    @Flag(help: "Also print what each step of the plan costs, beside the machine's limits.")
+    var profile = false
+
+    @Option(help: ArgumentHelp("Write when each thread did what, for Perfetto or Chrome.", valueName: "file"))
+    var trace: String?
+
     @Flag(help: "Print JSON.")
     var json = false
 
@@ -39,6 +50,9 @@ struct BenchCommand: Verb {
     func validate() throws {
         guard (1...65536).contains(batch) else { throw ValidationError("--batch: found \(batch), expected 1 to 65536") }
         guard (1...100_000).contains(runs) else { throw ValidationError("--runs: found \(runs), expected 1 to 100000") }
+        guard !(eager || train) || !(profile || trace != nil) else {
+            throw ValidationError("--profile and --trace show the compiled plan: found --eager or --train beside them")
+        }
     }
 
     func perform() throws {
@@ -63,11 +77,19 @@ struct BenchCommand: Verb {
         let precision = compute.precision ?? (train ? .automatic : .float32)
         var times: [Double] = []
         try precision.use {
-            let step = try train ? trainingStep(network, images, configuration.classes) : { _ = network(images) }
+            let compiled = CompiledModel { [network($0)] }
+            let forward = { if eager { _ = network(images) } else { _ = compiled(images) } }
+            let step = try train ? trainingStep(network, images, configuration.classes) : forward
             for index in 0..<(runs + 2) {
                 let start = Date()
                 step()
                 if index >= 2 { times.append(1000 * Date().timeIntervalSince(start)) }
+            }
+            if profile || trace != nil {
+                let profile = Profile(
+                    compiled.plan(for: images.shape), images: images, runs: runs, precision: precision)
+                if self.profile { print(profile.table) }
+                if let trace { try AtomicFile.write(Array(profile.trace.text().utf8), to: trace) }
             }
         }
         times.sort()

@@ -40,7 +40,7 @@ struct EvaluateCommand: Verb {
         let line = ProgressLine(quiet: quiet)
         var done = 0
         let result = try (compute.precision ?? .float32).use {
-            try evaluate(model.model, loader) { batch, _ in
+            try evaluate(model.compiled, loader) { batch, _ in
                 done += batch.count
                 line.update("\(grouped(done)) of \(grouped(dataset.count)) images")
             }

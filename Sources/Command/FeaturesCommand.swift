@@ -34,7 +34,7 @@ struct FeaturesCommand: Verb {
         guard !files.isEmpty else { throw DataError("images", "none given") }
         let results = try files.map { file in
             let image = try Image(contentsOf: file, pixelLimit: input.pixelLimit)
-            return (compute.precision ?? .float32).use { model.model.features(model.input(image)) }
+            return (compute.precision ?? .float32).use { model.compiled.features(model.input(image)) }
         }
         var tensors = [
             ("features", concatenate(results.map(\.pooled), axis: 0)),

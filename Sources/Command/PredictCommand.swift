@@ -56,6 +56,8 @@ struct PredictCommand: Verb {
         compute.apply()
         let model = try TrainedModel(model)
         let labels = model.labels
+        let precision = compute.precision ?? .float32
+        precision.use { model.compiled.prepare(for: model.inputShape) }
         var failures = 0
         for file in try input.files() {
             let start = Date()
@@ -66,8 +68,8 @@ struct PredictCommand: Verb {
                 standardError("tessera: \(error)")
                 continue
             }
-            let scores = (compute.precision ?? .float32).use {
-                model.model(model.input(image)).softmax(axis: -1).scalars
+            let scores = precision.use {
+                model.compiled(model.input(image)).softmax(axis: -1).scalars
             }
             let order = scores.indices.sorted { (scores[$1], $0) < (scores[$0], $1) }.prefix(top)
             let milliseconds = 1000 * Date().timeIntervalSince(start)

@@ -31,6 +31,9 @@ public struct Saved {
     /// False when no gradient will be asked for; then nothing should be kept.
     public let isNeeded: Bool
     public var tensors: [Tensor] = []
+
+    /// For a forward pass that nobody will differentiate.
+    package static var nothing: Saved { Saved(isNeeded: false) }
 }
 
 /// What a backward pass is given.

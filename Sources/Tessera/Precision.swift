@@ -19,7 +19,7 @@ public enum Precision: String, Codable, Sendable, CaseIterable {
     /// bfloat16 where the processor multiplies it faster than float32, otherwise float32.
     public static var automatic: Precision { tk_current_level() == TK_AMX ? .bfloat16 : .float32 }
 
-    var kernel: tk_precision { self == .float32 ? TK_FLOAT32 : TK_BFLOAT16 }
+    package var kernel: tk_precision { self == .float32 ? TK_FLOAT32 : TK_BFLOAT16 }
 }
 
 /// The processor, as far as this process uses it.

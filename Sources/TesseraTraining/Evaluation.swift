@@ -19,12 +19,12 @@ public struct Evaluation: Sendable, Codable {
     public var imagesPerSecond: Double { Double(images) / max(seconds, 1e-9) }
 }
 
-/// Runs a model over all images of a loader.
+/// Runs a classifier over all images of a loader.
 ///
 /// - Precondition: the model has at least as many outputs as the data has classes.
 /// - Parameter observe: sees each batch's places in the data set, labels and logits.
 public func evaluate(
-    _ model: any ImageClassifier, _ loader: Loader, observe: (Batch, Tensor) -> Void = { _, _ in }
+    _ model: CompiledClassifier, _ loader: Loader, observe: (Batch, Tensor) -> Void = { _, _ in }
 ) throws -> Evaluation {
     var metrics: ClassificationMetrics?
     var loss = 0.0

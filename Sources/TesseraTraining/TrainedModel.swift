@@ -8,6 +8,8 @@ import TesseraNN
 /// A model with its weights, and what it wants to see: everything that running it takes.
 public struct TrainedModel {
     public let model: any ImageClassifier
+    /// The model compiled with the weights that it has when it first runs.
+    public let compiled: CompiledClassifier
     public let configuration: TesseraIO.ModelConfiguration
     public let preprocessing: Preprocessing
 
@@ -18,6 +20,7 @@ public struct TrainedModel {
 
     public init(model: any ImageClassifier, configuration: TesseraIO.ModelConfiguration) throws {
         self.model = model
+        compiled = CompiledClassifier(model)
         self.configuration = configuration
         preprocessing = try Preprocessing(configuration.preprocessing)
     }
@@ -33,10 +36,13 @@ public struct TrainedModel {
         try self.init(model: model, configuration: file.configuration)
     }
 
-    /// `images` `[batch, height, width, channels]` as the batch of one preprocessed image.
+    /// The shape of a batch of one preprocessed image, `[1, height, width, channels]`.
+    public var inputShape: Shape { [1, preprocessing.height, preprocessing.width, preprocessing.channels] }
+
+    /// A batch of one preprocessed image.
     public func input(_ image: Image) -> Tensor {
         let sized = preprocessing.sized(image)
-        return Tensor([1, preprocessing.height, preprocessing.width, preprocessing.channels]) {
+        return Tensor(inputShape) {
             preprocessing.normalize(sized, into: $0)
         }
     }

@@ -140,7 +140,7 @@ public final class TrainingRun {
     public func run(shouldStop: () -> Bool = { false }, progress: (TrainingEvent) -> Void) throws -> Bool {
         try trainer.run(
             evaluate: {
-                let result = try evaluate(trained.model, validation)
+                let result = try evaluate(CompiledClassifier(trained.model), validation)
                 return (result.loss, result.top1)
             }, shouldStop: shouldStop,
             report: { event in
@@ -187,7 +187,7 @@ public final class TrainingRun {
     public func finish() throws -> Evaluation {
         let best = try TrainedModel(folder.path)
         var samples: [Report.Sample] = []
-        let evaluation = try evaluate(best.model, validation) { batch, logits in
+        let evaluation = try evaluate(best.compiled, validation) { batch, logits in
             guard samples.isEmpty else { return }
             samples = best.samples(batch, logits, validation.dataset, count: 24)
         }

@@ -15,3 +15,5 @@
 #include "tk_movement.h"
 #include "tk_normalization.h"
 #include "tk_optimizer.h"
+#include "tk_peak.h"
+#include "tk_program.h"

@@ -14,3 +14,5 @@ void tk_trim(void);
 /// Bytes handed out now, and the most there have been.
 int64_t tk_bytes_in_use(void);
 int64_t tk_peak_bytes(void);
+/// How many buffers have been handed out so far.
+int64_t tk_allocation_count(void);

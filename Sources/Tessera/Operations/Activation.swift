@@ -39,13 +39,13 @@ public enum Activation: String, Codable, Sendable, CaseIterable {
     }
 }
 
-struct Activate: Operation {
-    static let name = "activation"
-    let activation: Activation
+package struct Activate: Operation {
+    package static let name = "activation"
+    package let activation: Activation
 
-    func shape(_ inputs: [Shape]) -> Shape { inputs[0] }
+    package func shape(_ inputs: [Shape]) -> Shape { inputs[0] }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let output = Tensor(uninitialized: shape)
         withExtendedLifetime((inputs, output)) {
             tk_activate(inputs[0].pointer, output.mutablePointer, Int64(output.count), activation.kernel)
@@ -54,7 +54,7 @@ struct Activate: Operation {
         return output
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         let (g, x) = (context.gradient, context.saved[0])
         let result = Tensor(uninitialized: x.shape)
         withExtendedLifetime((g, x, result)) {

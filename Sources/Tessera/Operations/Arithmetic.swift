@@ -1,20 +1,22 @@
 import CKernels
 
 /// a ∘ b, element by element, with broadcasting.
-struct BinaryArithmetic: Operation {
-    enum Kind: Sendable { case add, subtract, multiply, divide, maximum, minimum }
+package struct BinaryArithmetic: Operation {
+    package enum Kind: Sendable { case add, subtract, multiply, divide, maximum, minimum }
 
-    static let name = "arithmetic"
-    let kind: Kind
+    package static let name = "arithmetic"
+    package let kind: Kind
 
-    func shape(_ inputs: [Shape]) -> Shape { Shape.broadcast(inputs[0], inputs[1]) }
+    package init(kind: Kind) { self.kind = kind }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func shape(_ inputs: [Shape]) -> Shape { Shape.broadcast(inputs[0], inputs[1]) }
+
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         if saved.isNeeded, kind != .add, kind != .subtract { saved.tensors = inputs }
         return kind.apply(inputs[0], inputs[1], shape)
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         let g = context.gradient
         func side(_ index: Int, _ gradient: @autoclosure () -> Tensor) -> Tensor? {
             context.wanted[index] ? gradient().summed(to: context.inputShapes[index]) : nil
@@ -36,7 +38,7 @@ struct BinaryArithmetic: Operation {
 }
 
 extension BinaryArithmetic.Kind {
-    fileprivate var kernel: tk_binary {
+    package var kernel: tk_binary {
         switch self {
         case .add: TK_ADD
         case .subtract: TK_SUBTRACT

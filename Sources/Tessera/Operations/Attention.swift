@@ -1,16 +1,16 @@
 import CKernels
 
 /// Scaled dot-product attention over all heads at once, scores never stored.
-struct Attention: Operation {
-    static let name = "attention"
-    let heads: Int
+package struct Attention: Operation {
+    package static let name = "attention"
+    package let heads: Int
     /// One input `[batch, tokens, 3 · heads · size]` laid out [3][heads][size], instead of separate q, k and v.
-    let isPacked: Bool
-    let hasBias: Bool
-    let scale: Float
-    let dropout: Float
-    let seed: UInt64
-    let precision: Precision
+    package let isPacked: Bool
+    package let hasBias: Bool
+    package let scale: Float
+    package let dropout: Float
+    package let seed: UInt64
+    package let precision: Precision
 
     private struct Extents {
         let batch, queries, keys, size, valueSize: Int
@@ -32,7 +32,7 @@ struct Attention: Operation {
         return Extents(batch: q[0], queries: q[1], keys: k[1], size: q[2] / heads, valueSize: v[2] / heads)
     }
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package func shape(_ inputs: [Shape]) -> Shape {
         let e = extents(inputs)
         precondition(e.queries > 0 && e.keys > 0, "attention: no queries or keys in \(inputs)")
         if hasBias {
@@ -45,34 +45,30 @@ struct Attention: Operation {
         return [e.batch, e.queries, heads * e.valueSize]
     }
 
-    private func kernel(_ inputs: [Tensor], _ output: Tensor) -> tk_attention {
-        let e = extents(inputs.map(\.shape))
+    /// Where q, k and v begin in the packed input, in floats.
+    package func packedOffsets(_ inputs: [Shape]) -> (k: Int, v: Int) {
+        let e = extents(inputs)
+        return (heads * e.size, 2 * heads * e.size)
+    }
+
+    /// The attention without its operands.
+    package func kernel(_ inputs: [Shape], _ output: Shape) -> tk_attention {
+        let e = extents(inputs)
         var a = tk_attention()
         (a.batch, a.heads, a.queries, a.keys) = (Int64(e.batch), Int64(heads), Int64(e.queries), Int64(e.keys))
         (a.head_size, a.value_size) = (Int64(e.size), Int64(e.valueSize))
-        func strides(_ tensor: Tensor, _ size: Int) -> tk_strides {
-            tk_strides(
-                row: Int64(tensor.shape[2]), head: Int64(size), batch: Int64(tensor.shape[1] * tensor.shape[2]))
+        func strides(_ shape: Shape, _ size: Int) -> tk_strides {
+            tk_strides(row: Int64(shape[2]), head: Int64(size), batch: Int64(shape[1] * shape[2]))
         }
-        if isPacked {
-            a.q = inputs[0].pointer
-            a.k = a.q + heads * e.size
-            a.v = a.k + heads * e.size
-            (a.q_strides, a.k_strides) = (strides(inputs[0], e.size), strides(inputs[0], e.size))
-            a.v_strides = a.q_strides
-        } else {
-            (a.q, a.k, a.v) = (inputs[0].pointer, inputs[1].pointer, inputs[2].pointer)
-            (a.q_strides, a.k_strides) = (strides(inputs[0], e.size), strides(inputs[1], e.size))
-            a.v_strides = strides(inputs[2], e.valueSize)
-        }
-        a.out = output.mutablePointer
+        a.q_strides = strides(inputs[0], e.size)
+        a.k_strides = isPacked ? a.q_strides : strides(inputs[1], e.size)
+        a.v_strides = isPacked ? a.q_strides : strides(inputs[2], e.valueSize)
         a.out_strides = strides(output, e.valueSize)
         if hasBias, let bias = inputs.last {
-            a.bias = bias.pointer
             let scores = e.queries * e.keys
             a.bias_strides = tk_strides(
-                row: Int64(e.keys), head: Int64(bias.shape[1] == 1 ? 0 : scores),
-                batch: Int64(bias.shape[0] == 1 ? 0 : bias.shape[1] * scores))
+                row: Int64(e.keys), head: Int64(bias[1] == 1 ? 0 : scores),
+                batch: Int64(bias[0] == 1 ? 0 : bias[1] * scores))
         }
         a.scale = scale
         a.dropout = dropout
@@ -81,7 +77,19 @@ struct Attention: Operation {
         return a
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    private func kernel(_ inputs: [Tensor], _ output: Tensor) -> tk_attention {
+        let shapes = inputs.map(\.shape)
+        var a = kernel(shapes, output.shape)
+        let (k, v) = packedOffsets(shapes)
+        a.q = inputs[0].pointer
+        a.k = isPacked ? a.q + k : inputs[1].pointer
+        a.v = isPacked ? a.q + v : inputs[2].pointer
+        a.out = output.mutablePointer
+        a.bias = hasBias ? inputs.last!.pointer : nil
+        return a
+    }
+
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let output = Tensor(uninitialized: shape)
         var a = kernel(inputs, output)
         let logSumExp = saved.isNeeded ? Tensor(uninitialized: [shape[0], heads, shape[1]]) : nil
@@ -91,7 +99,7 @@ struct Attention: Operation {
         return output
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         let inputs = Array(context.saved.dropLast(2))
         let output = context.saved[context.saved.count - 2]
         var a = kernel(inputs, output)
@@ -109,7 +117,7 @@ struct Attention: Operation {
         return zip(gradients, context.wanted).map { $1 ? $0 : nil }
     }
 
-    func cost(_ inputs: [Shape], _ output: Shape) -> Cost {
+    package func cost(_ inputs: [Shape], _ output: Shape) -> Cost {
         let e = extents(inputs)
         return Cost(
             multiplyAdds: e.batch * heads * e.queries * e.keys * (e.size + e.valueSize), inputs, output)

@@ -1,20 +1,20 @@
 import CKernels
 
 /// Batch normalisation with given statistics, through which no gradient flows.
-struct FixedBatchNormalization: Operation {
-    static let name = "batchNorm"
-    let epsilon: Float
-    let hasWeight: Bool
-    let hasBias: Bool
+package struct FixedBatchNormalization: Operation {
+    package static let name = "batchNorm"
+    package let epsilon: Float
+    package let hasWeight: Bool
+    package let hasBias: Bool
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package func shape(_ inputs: [Shape]) -> Shape {
         for parameter in inputs.dropFirst() {
             precondition(parameter == [inputs[0][-1]], "batchNorm: parameter \(parameter) for input \(inputs[0])")
         }
         return inputs[0]
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let (x, mean, variance) = (inputs[0], inputs[1], inputs[2])
         let (channels, output) = (shape[-1], Tensor(uninitialized: shape))
         let (slope, shift) = Tape.pause {
@@ -31,7 +31,7 @@ struct FixedBatchNormalization: Operation {
         return output
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         let x = context.saved[0]
         let channels = Int64(x.shape[-1])
         let statistics = concatenate([context.saved[1], context.saved[2]], axis: 0)

@@ -1,17 +1,17 @@
 import CKernels
 
 /// Two-dimensional convolution, channels last, with bias and activation fused.
-struct Convolution: Operation {
-    static let name = "convolution"
-    let stride: (height: Int, width: Int)
-    let padding: Padding
-    let dilation: (height: Int, width: Int)
-    let groups: Int
-    let activation: Activation
-    let hasBias: Bool
-    let precision: Precision
+package struct Convolution: Operation {
+    package static let name = "convolution"
+    package let stride: (height: Int, width: Int)
+    package let padding: Padding
+    package let dilation: (height: Int, width: Int)
+    package let groups: Int
+    package let activation: Activation
+    package let hasBias: Bool
+    package let precision: Precision
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package func shape(_ inputs: [Shape]) -> Shape {
         let (x, weight) = (inputs[0], inputs[1])
         precondition(
             x.rank == 4 && weight.rank == 4 && x[3] == weight[3] * groups && weight[0] % groups == 0,
@@ -30,7 +30,7 @@ struct Convolution: Operation {
         ]
     }
 
-    private func kernel(_ x: Shape, _ weight: Shape, _ y: Shape) -> tk_convolution {
+    package func kernel(_ x: Shape, _ weight: Shape, _ y: Shape) -> tk_convolution {
         var c = tk_convolution()
         (c.batch, c.height, c.width, c.in_channels) = (Int64(x[0]), Int64(x[1]), Int64(x[2]), Int64(x[3]))
         (c.out_height, c.out_width, c.out_channels) = (Int64(y[1]), Int64(y[2]), Int64(y[3]))
@@ -43,7 +43,7 @@ struct Convolution: Operation {
         return c
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let (x, weight) = (inputs[0], inputs[1])
         let output = Tensor(uninitialized: shape)
         let preactivation = saved.isNeeded && activation != .identity ? Tensor(uninitialized: shape) : nil
@@ -57,7 +57,7 @@ struct Convolution: Operation {
         return output
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         let (x, weight) = (context.saved[0], context.saved[1])
         var gradient = context.gradient
         let channels = weight.shape[0]
@@ -94,7 +94,7 @@ struct Convolution: Operation {
         return results
     }
 
-    func cost(_ inputs: [Shape], _ output: Shape) -> Cost {
+    package func cost(_ inputs: [Shape], _ output: Shape) -> Cost {
         Cost(multiplyAdds: output.count * inputs[1].stride(0), inputs, output)
     }
 }

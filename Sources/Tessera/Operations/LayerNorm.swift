@@ -1,20 +1,20 @@
 import CKernels
 
 /// (x − mean) / √(variance + ε) · weight + bias over the last axis.
-struct LayerNormalization: Operation {
-    static let name = "layerNorm"
-    let epsilon: Float
-    let hasWeight: Bool
-    let hasBias: Bool
+package struct LayerNormalization: Operation {
+    package static let name = "layerNorm"
+    package let epsilon: Float
+    package let hasWeight: Bool
+    package let hasBias: Bool
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package func shape(_ inputs: [Shape]) -> Shape {
         for parameter in inputs.dropFirst() {
             precondition(parameter == [inputs[0][-1]], "layerNorm: parameter \(parameter) for input \(inputs[0])")
         }
         return inputs[0]
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let columns = shape[-1]
         let rows = columns == 0 ? 0 : shape.count / columns
         let output = Tensor(uninitialized: shape)
@@ -29,7 +29,7 @@ struct LayerNormalization: Operation {
         return output
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         let (g, x, statistics) = (context.gradient, context.saved[0], context.saved[1])
         let columns = x.shape[-1]
         let rows = columns == 0 ? 0 : x.count / columns

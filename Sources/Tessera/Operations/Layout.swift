@@ -1,19 +1,19 @@
 import CKernels
 
 /// The axes in another order.
-struct Transpose: Operation {
-    static let name = "transpose"
+package struct Transpose: Operation {
+    package static let name = "transpose"
     /// The result's axis i is the input's axis `order[i]`.
-    let order: [Int]
+    package let order: [Int]
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package func shape(_ inputs: [Shape]) -> Shape {
         precondition(
             order.sorted() == Array(0..<inputs[0].rank) && order.count <= 8,
             "transposed: \(order) does not reorder the axes of \(inputs[0])")
         return Shape(order.map { inputs[0][$0] })
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let output = Tensor(uninitialized: shape)
         withExtendedLifetime((inputs, output)) {
             tk_permute(
@@ -23,7 +23,7 @@ struct Transpose: Operation {
         return output
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         var inverse = order
         for (to, from) in order.enumerated() { inverse[from] = to }
         return [context.gradient.transposed(inverse)]
@@ -31,11 +31,11 @@ struct Transpose: Operation {
 }
 
 /// Tensors one after the other along an axis.
-struct Concatenate: Operation {
-    static let name = "concatenate"
-    let axis: Int
+package struct Concatenate: Operation {
+    package static let name = "concatenate"
+    package let axis: Int
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package func shape(_ inputs: [Shape]) -> Shape {
         let sum = inputs.reduce(0) { $0 + $1[axis] }
         let result = inputs[0].replacing(axis, with: sum)
         for input in inputs {
@@ -45,7 +45,7 @@ struct Concatenate: Operation {
         return result
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let output = Tensor(uninitialized: shape)
         let row = shape.dimensions[axis...].reduce(1, *)
         var offset = 0
@@ -58,7 +58,7 @@ struct Concatenate: Operation {
         return output
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         var start = 0
         return zip(context.inputShapes, context.wanted).map { shape, isWanted in
             defer { start += shape[axis] }
@@ -68,19 +68,19 @@ struct Concatenate: Operation {
 }
 
 /// A range along an axis.
-struct Slice: Operation {
-    static let name = "slice"
-    let axis: Int
-    let range: Range<Int>
+package struct Slice: Operation {
+    package static let name = "slice"
+    package let axis: Int
+    package let range: Range<Int>
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package func shape(_ inputs: [Shape]) -> Shape {
         precondition(
             range.lowerBound >= 0 && range.upperBound <= inputs[0][axis],
             "sliced: \(range) of axis \(axis) of \(inputs[0])")
         return inputs[0].replacing(axis, with: range.count)
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let output = Tensor(uninitialized: shape)
         let row = inputs[0].shape.dimensions[axis...].reduce(1, *)
         let run = shape.dimensions[axis...].reduce(1, *)
@@ -90,7 +90,7 @@ struct Slice: Operation {
         return output
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         let shape = context.inputShapes[0]
         let result = Tensor(zeros: shape)
         let row = shape.dimensions[axis...].reduce(1, *)
@@ -113,20 +113,22 @@ private func copyRows(
 }
 
 /// The same values repeated along axes of extent 1, or along new leading axes.
-struct Broadcast: Operation {
-    static let name = "broadcast"
-    let target: Shape
+package struct Broadcast: Operation {
+    package static let name = "broadcast"
+    package let target: Shape
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package func shape(_ inputs: [Shape]) -> Shape {
         precondition(Shape.broadcast(inputs[0], target) == target, "broadcast: \(inputs[0]) to \(target)")
         return target
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         Tensor(zeros: shape) + inputs[0]
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] { [context.gradient.summed(to: context.inputShapes[0])] }
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
+        [context.gradient.summed(to: context.inputShapes[0])]
+    }
 }
 
 extension Tensor {

@@ -1,14 +1,14 @@
 import CKernels
 
 /// y = residual + activation(x Wᵀ + b) over the last axis, with everything after the product fused into it.
-struct Linear: Operation {
-    static let name = "linear"
-    let activation: Activation
-    let hasBias: Bool
-    let hasResidual: Bool
-    let precision: Precision
+package struct LinearOperation: Operation {
+    package static let name = "linear"
+    package let activation: Activation
+    package let hasBias: Bool
+    package let hasResidual: Bool
+    package let precision: Precision
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package func shape(_ inputs: [Shape]) -> Shape {
         let (x, weight) = (inputs[0], inputs[1])
         precondition(
             x.rank >= 1 && weight.rank == 2 && x[-1] == weight[1], "linear: input \(x) does not fit weight \(weight)")
@@ -18,7 +18,7 @@ struct Linear: Operation {
         return output
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let (x, weight) = (inputs[0], inputs[1])
         let output = Tensor(uninitialized: shape)
         let keepsPreactivation = saved.isNeeded && activation != .identity
@@ -41,7 +41,7 @@ struct Linear: Operation {
         return output
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         let (x, weight) = (context.saved[0], context.saved[1])
         let (outputs, channels) = (weight.shape[0], weight.shape[1])
         let rows = context.gradient.count / max(1, outputs)
@@ -80,7 +80,7 @@ struct Linear: Operation {
         return results
     }
 
-    func cost(_ inputs: [Shape], _ output: Shape) -> Cost {
+    package func cost(_ inputs: [Shape], _ output: Shape) -> Cost {
         Cost(multiplyAdds: output.count * inputs[1][1], inputs, output)
     }
 }
@@ -96,7 +96,7 @@ struct Linear: Operation {
 public func linear(
     _ x: Tensor, weight: Tensor, bias: Tensor? = nil, activation: Activation = .identity, residual: Tensor? = nil
 ) -> Tensor {
-    let operation = Linear(
+    let operation = LinearOperation(
         activation: activation, hasBias: bias != nil, hasResidual: residual != nil, precision: .current)
     return apply(operation, [x, weight] + [bias, residual].compactMap { $0 })
 }

@@ -1,11 +1,11 @@
 import CKernels
 
 /// Batched matrix product with either operand transposed.
-struct MatrixProduct: Operation {
-    static let name = "matrixProduct"
-    let transposesLeft: Bool
-    let transposesRight: Bool
-    let precision: Precision
+package struct MatrixProduct: Operation {
+    package static let name = "matrixProduct"
+    package let transposesLeft: Bool
+    package let transposesRight: Bool
+    package let precision: Precision
 
     /// Rows, columns and inner extent of the product, and the number of matrices on each side.
     private func extents(_ inputs: [Shape]) -> (m: Int, n: Int, k: Int, left: Int, right: Int) {
@@ -21,33 +21,39 @@ struct MatrixProduct: Operation {
         return (m, n, k, left.reduce(1, *), right.reduce(1, *))
     }
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package func shape(_ inputs: [Shape]) -> Shape {
         let e = extents(inputs)
         let leading = e.left >= e.right ? inputs[0] : inputs[1]
         return Shape(leading.dimensions.dropLast(2) + [e.m, e.n])
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
-        let (a, b) = (inputs[0], inputs[1])
-        let e = extents([a.shape, b.shape])
-        let output = Tensor(uninitialized: shape)
+    /// The product without its operands.
+    package func kernel(_ inputs: [Shape]) -> tk_product {
+        let e = extents(inputs)
         var product = tk_product(rows: e.m, e.n, e.k, precision)
         product.batch = Int64(max(e.left, e.right))
-        product.a = a.pointer
         (product.a_row, product.a_column) = transposesLeft ? (1, Int64(e.m)) : (Int64(e.k), 1)
         product.a_batch = e.left == 1 ? 0 : Int64(e.m * e.k)
-        product.b = b.pointer
         (product.b_row, product.b_column) = transposesRight ? (1, Int64(e.k)) : (Int64(e.n), 1)
         product.b_batch = e.right == 1 ? 0 : Int64(e.k * e.n)
-        product.c = output.mutablePointer
         product.c_row = Int64(e.n)
         product.c_batch = Int64(e.m * e.n)
+        return product
+    }
+
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+        let (a, b) = (inputs[0], inputs[1])
+        let output = Tensor(uninitialized: shape)
+        var product = kernel([a.shape, b.shape])
+        product.a = a.pointer
+        product.b = b.pointer
+        product.c = output.mutablePointer
         withExtendedLifetime((inputs, output)) { tk_multiply(&product) }
         if saved.isNeeded { saved.tensors = [a, b] }
         return output
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         let (a, b, y) = (context.saved[0], context.saved[1], context.gradient)
         return precision.use {
             var results: [Tensor?] = [nil, nil]
@@ -69,7 +75,7 @@ struct MatrixProduct: Operation {
         }
     }
 
-    func cost(_ inputs: [Shape], _ output: Shape) -> Cost {
+    package func cost(_ inputs: [Shape], _ output: Shape) -> Cost {
         Cost(multiplyAdds: output.count * extents(inputs).k, inputs, output)
     }
 }

@@ -5,9 +5,7 @@ extension Tensor {
         amounts.reduce(self) { x, amount in
             precondition(amount.before >= 0 && amount.after >= 0, "padded: a negative amount in \(amounts)")
             func border(_ extent: Int) -> [Tensor] {
-                guard extent > 0 else { return [] }
-                let shape = x.shape.replacing(amount.axis, with: extent)
-                return [x.isAbstract ? Tensor(abstract: shape) : Tensor(repeating: value, shape)]
+                extent > 0 ? [Tensor(repeating: value, x.shape.replacing(amount.axis, with: extent))] : []
             }
             return concatenate(border(amount.before) + [x] + border(amount.after), axis: amount.axis)
         }

@@ -1,14 +1,14 @@
 import CKernels
 
 /// The greatest value of each window; what lies outside the image does not count.
-struct MaxPool: Operation {
-    static let name = "maxPool"
-    let kernel: Int
-    let stride: Int
-    let padding: Int
-    let ceilMode: Bool
+package struct MaxPool: Operation {
+    package static let name = "maxPool"
+    package let kernel: Int
+    package let stride: Int
+    package let padding: Int
+    package let ceilMode: Bool
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package func shape(_ inputs: [Shape]) -> Shape {
         let x = inputs[0]
         precondition(
             x.rank == 4 && padding <= kernel / 2 && kernel <= 15 && min(x[1], x[2]) + 2 * padding >= kernel,
@@ -19,14 +19,14 @@ struct MaxPool: Operation {
         return [x[0], extent(x[1]), extent(x[2]), x[3]]
     }
 
-    private func kernel(_ x: Shape, _ y: Shape) -> tk_pooling {
+    package func kernel(_ x: Shape, _ y: Shape) -> tk_pooling {
         tk_pooling(
             batch: Int64(x[0]), height: Int64(x[1]), width: Int64(x[2]), channels: Int64(x[3]),
             out_height: Int64(y[1]), out_width: Int64(y[2]), kernel: Int64(kernel), stride: Int64(stride),
             padding: Int64(padding))
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let output = Tensor(uninitialized: shape)
         var pooling = kernel(inputs[0].shape, shape)
         // One byte an output says where in its window the maximum was; four of them share a float's memory.
@@ -39,7 +39,7 @@ struct MaxPool: Operation {
         return output
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         let result = Tensor(uninitialized: context.inputShapes[0])
         var pooling = kernel(result.shape, context.gradient.shape)
         withExtendedLifetime((context, result)) {

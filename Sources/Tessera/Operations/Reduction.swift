@@ -1,15 +1,15 @@
 import CKernels
 
 /// The sum over some axes, times a factor (1 / count for a mean).
-struct Sum: Operation {
-    static let name = "sum"
-    let axes: [Int]
-    let keepsAxes: Bool
-    let isMean: Bool
+package struct Sum: Operation {
+    package static let name = "sum"
+    package let axes: [Int]
+    package let keepsAxes: Bool
+    package let isMean: Bool
 
     private func kept(_ input: Shape) -> Shape { axes.reduce(input) { $0.replacing($1, with: 1) } }
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package func shape(_ inputs: [Shape]) -> Shape {
         let kept = kept(inputs[0])
         if keepsAxes { return kept }
         return Shape(kept.dimensions.enumerated().filter { !axes.contains($0.offset) }.map(\.element))
@@ -19,7 +19,7 @@ struct Sum: Operation {
         isMean ? 1 / Float(max(1, axes.reduce(1) { $0 * input[$1] })) : 1
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         // Axes that lie side by side are one axis; from the last group to the first, each sum shortens the tensor.
         var current = inputs[0]
         let scale = factor(current.shape)
@@ -47,7 +47,7 @@ struct Sum: Operation {
         return Tensor(shape: shape, storage: groups.isEmpty ? (current * scale).storage : current.storage)
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         let input = context.inputShapes[0]
         let gradient = context.gradient.reshaped(kept(input))
         let scaled = isMean ? gradient * factor(input) : gradient

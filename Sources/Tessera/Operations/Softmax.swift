@@ -1,13 +1,13 @@
 import CKernels
 
 /// exp(x) / Σ exp(x) over the last axis, or its logarithm.
-struct Softmax: Operation {
-    static let name = "softmax"
-    let isLogarithm: Bool
+package struct Softmax: Operation {
+    package static let name = "softmax"
+    package let isLogarithm: Bool
 
-    func shape(_ inputs: [Shape]) -> Shape { inputs[0] }
+    package func shape(_ inputs: [Shape]) -> Shape { inputs[0] }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let columns = shape[-1]
         let rows = columns == 0 ? 0 : shape.count / columns
         let output = Tensor(uninitialized: shape)
@@ -23,7 +23,7 @@ struct Softmax: Operation {
         return output
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         let (g, y) = (context.gradient, context.saved[0])
         if isLogarithm { return [g - y.exp() * g.sum(axes: [-1], keepingAxes: true)] }
         return [y * (g - (g * y).sum(axes: [-1], keepingAxes: true))]

@@ -1,0 +1,115 @@
+// The two orders of work of a program. See tk_program.h.
+#include "program.h"
+#include "product.h"
+#include "tk_parallel.h"
+#include <stdatomic.h>
+#include <time.h>
+
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+double tk_seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+int64_t tk_packed_size(tk_precision precision, int64_t columns, int64_t depth) {
+    return (tk_products(precision)->packed_right_size(columns, depth) + 15) / 16 * 16;
+}
+
+static int64_t pack_tasks(const tk_product_step *p) {
+    const int64_t k_block = tk_k_block(p->depth);
+    return p->depth == 0 ? 0 : (p->depth + k_block - 1) / k_block * ((p->columns + TK_COLUMN_STEP - 1) / TK_COLUMN_STEP);
+}
+
+/// Some columns of one k block of one weight.
+static void pack_task(void *context, int64_t index, int worker) {
+    (void)worker;
+    const tk_program *program = context;
+    const tk_step *step = program->steps;
+    for (;; step++) {
+        if (step->kind != TK_STEP_PRODUCT) continue;
+        const int64_t tasks = pack_tasks(&step->product);
+        if (index < tasks) break;
+        index -= tasks;
+    }
+    const tk_product_step *p = &step->product;
+    const struct tk_products *kernels = tk_products(p->precision);
+    const int64_t column_tasks = (p->columns + TK_COLUMN_STEP - 1) / TK_COLUMN_STEP;
+    const int64_t column = index % column_tasks * TK_COLUMN_STEP, columns = least(p->columns - column, TK_COLUMN_STEP);
+    const int64_t k = index / column_tasks * tk_k_block(p->depth), ks = least(p->depth - k, tk_k_block(p->depth));
+    const tk_operand b = {.data = p->weight + column * p->depth, .row = 1, .column = p->depth};
+    float *out = p->packed + kernels->packed_right_size(p->columns, k) + kernels->packed_right_size(column, ks);
+    kernels->pack_right(&b, columns, k, ks, p->precision, out);
+}
+
+void tk_program_pack(const tk_program *program) {
+    int64_t tasks = 0;
+    for (int64_t i = 0; i < program->step_count; i++)
+        if (program->steps[i].kind == TK_STEP_PRODUCT) tasks += pack_tasks(&program->steps[i].product);
+    tk_parallel(tasks, pack_task, (void *)program);
+}
+
+typedef struct {
+    const tk_program *program;
+    const tk_program_run *run;
+    int64_t group, grouped;                     // images of a group, and of all groups
+    tk_frame frame;                             // where all threads share a step
+    const tk_step *step;
+    _Atomic int64_t *event_count;
+} job;
+
+static void note(const job *j, const tk_step *step, int worker, int64_t images, double start) {
+    const int64_t place = atomic_fetch_add_explicit(j->event_count, 1, memory_order_relaxed);
+    if (place >= j->run->event_capacity) return;
+    j->run->events[place] = (tk_event){(int)(step - j->program->steps), worker, images, start, tk_seconds()};
+}
+
+/// A group of whole images through all steps.
+static void group_task(void *context, int64_t index, int worker) {
+    const job *j = context;
+    const tk_frame frame = {
+        .input = j->run->input, .outputs = j->run->outputs, .arena = j->run->arenas[worker],
+        .capacity = j->program->group, .first = index * j->group, .threads = 1,
+        .count = least(j->group, j->grouped - index * j->group),
+    };
+    for (const tk_step *step = j->program->steps; step < j->program->steps + j->program->step_count; step++) {
+        const double start = j->run->events ? tk_seconds() : 0;
+        const int64_t parts = tk_step_parts(step, &frame);
+        for (int64_t part = 0; part < parts; part++) tk_step_run(step, &frame, part);
+        if (j->run->events) note(j, step, worker, frame.count, start);
+    }
+}
+
+static void part_task(void *context, int64_t index, int worker) {
+    const job *j = context;
+    const double start = j->run->events ? tk_seconds() : 0;
+    tk_step_run(j->step, &j->frame, index);
+    if (j->run->events) note(j, j->step, worker, index == 0 ? j->frame.count : 0, start);
+}
+
+int64_t tk_program_execute(const tk_program *program, const tk_program_run *run) {
+    const int threads = tk_thread_count();
+    _Atomic int64_t event_count = 0;
+    job j = {.program = program, .run = run, .event_count = &event_count};
+    // Groups of equal size, as many for each thread; the rest of the images are shared one by one.
+    j.grouped = run->images / threads * threads;
+    if (j.grouped > 0) {
+        const int64_t rounds = (j.grouped / threads + program->group - 1) / program->group;
+        j.group = (j.grouped / threads + rounds - 1) / rounds;
+        tk_parallel((j.grouped + j.group - 1) / j.group, group_task, &j);
+    }
+    for (int64_t image = j.grouped; image < run->images; image++) {
+        j.frame = (tk_frame){
+            .input = run->input, .outputs = run->outputs, .arena = run->arenas[0], .capacity = program->group,
+            .first = image, .count = 1, .threads = threads,
+        };
+        for (j.step = program->steps; j.step < program->steps + program->step_count; j.step++) {
+            const int64_t parts = tk_step_parts(j.step, &j.frame);
+            if (parts == 1 || tk_step_is_parallel(j.step)) part_task(&j, 0, 0);
+            else tk_parallel(parts, part_task, &j);
+        }
+    }
+    const int64_t noted = event_count;
+    return run->events ? least(noted, run->event_capacity) : 0;
+}

@@ -1,0 +1,42 @@
+import Dispatch
+import Synchronization
+import Tessera
+
+/// A function of images that is compiled for each image shape and precision that it meets.
+///
+/// The function must treat the images of a batch independently, as models in evaluation mode do, and the parameters that
+/// it uses must not change: plans hold copies of the weights in the order in which products read them.
+public final class CompiledModel: @unchecked Sendable {
+    private struct Key: Hashable {
+        let shape: Shape
+        let precision: Precision
+        let instructionSet: String
+    }
+
+    private let function: (Tensor) -> [Tensor]
+    private let plans = Mutex<[Key: Plan]>([:])
+
+    /// - Parameter function: from images `[batch, height, width, channels]` to tensors whose first axis is the batch
+    public init(_ function: @escaping (Tensor) -> [Tensor]) { self.function = function }
+
+    /// The function's results for `images`, in the current precision.
+    public func callAsFunction(_ images: Tensor) -> [Tensor] { plan(for: images.shape)(images) }
+
+    /// Starts to compile for images of this shape while the caller does something else.
+    public func prepare(for shape: Shape) {
+        let precision = Precision.current
+        DispatchQueue.global(qos: .userInitiated).async { precision.use { _ = self.plan(for: shape) } }
+    }
+
+    /// The plan for images of this shape, whatever the extent of the first axis.
+    public func plan(for shape: Shape) -> Plan {
+        let image = shape.replacing(0, with: 1)
+        let key = Key(shape: image, precision: .current, instructionSet: Processor.instructionSet)
+        return plans.withLock { plans in
+            if let plan = plans[key] { return plan }
+            let plan = Plan(Graph(input: image, tracing: function))
+            plans[key] = plan
+            return plan
+        }
+    }
+}

@@ -1,0 +1,106 @@
+import CKernels
+import Tessera
+
+/// Where each value of a graph lies: in a buffer of the arena, in the memory of a constant, of the image or of an output,
+/// or inside another value.
+///
+/// Reshapes and slices of whole rows are views. A concatenation along the first axis is computed in place: its parts are
+/// written where they belong. An output is written straight into the memory that the caller gets.
+struct Placement {
+    enum Home: Equatable {
+        case buffer(Int)
+        case constant(Graph.ValueID)
+        case input
+        case output(Int)
+    }
+
+    /// A value inside a home, in floats from where the home begins.
+    struct Place: Equatable {
+        var home: Home
+        var offset = 0
+    }
+
+    private let graph: Graph
+    private(set) var places: [Graph.ValueID: Place] = [:]
+    /// The floats of each buffer.
+    private(set) var buffers: [Int] = []
+    /// Outputs that are copied at the end, as they lie elsewhere.
+    private(set) var copiedOutputs: [Int] = []
+
+    init(_ graph: Graph) {
+        self.graph = graph
+        places[graph.input] = Place(home: .input)
+        let producers = graph.producers
+        for (index, id) in graph.outputs.enumerated() {
+            let root = wholeRoot(of: id, producers)
+            if places[root] == nil, producers[root] != nil, !isView(graph.nodes[producers[root]!]) {
+                places[root] = Place(home: .output(index))
+            } else {
+                copiedOutputs.append(index)
+            }
+        }
+        // From the end, so that a concatenation inside another has its place first.
+        for node in graph.nodes.reversed() where !isView(node) {
+            if places[node.output] == nil { places[node.output] = newBuffer(graph.shape(node.output).count) }
+            guard isContiguous(node) else { continue }
+            var start = 0
+            for part in node.inputs {
+                let root = wholeRoot(of: part, producers)
+                if places[root] == nil, let producer = producers[root], !isView(graph.nodes[producer]) {
+                    places[root] = places[node.output]!
+                    places[root]!.offset += start
+                }
+                start += graph.shape(part).count
+            }
+        }
+        for node in graph.nodes where isView(node) {
+            var place = self.place(node.inputs[0])
+            if let slice = node.operation as? Slice {
+                place.offset += slice.range.lowerBound * graph.shape(node.inputs[0]).stride(slice.axis)
+            }
+            places[node.output] = place
+        }
+    }
+
+    func place(_ id: Graph.ValueID) -> Place {
+        graph.constant(id) == nil ? places[id]! : Place(home: .constant(id))
+    }
+
+    /// The floats from one image's value to the next one's.
+    func stride(_ home: Home) -> Int {
+        switch home {
+        case .buffer(let index): buffers[index]
+        case .constant: 0
+        case .input: graph.shape(graph.input).count
+        case .output(let index): graph.shape(graph.outputs[index]).count
+        }
+    }
+
+    /// Whether a node's result is a part of its input, as it lies.
+    func isView(_ node: Graph.Node) -> Bool {
+        if let slice = node.operation as? Slice { return isOuter(slice.axis, graph.shape(node.inputs[0])) }
+        return graph.isReshape(node)
+    }
+
+    /// Whether a node is a concatenation whose parts lie one after the other.
+    func isContiguous(_ node: Graph.Node) -> Bool {
+        guard let concatenation = node.operation as? Concatenate else { return false }
+        return isOuter(concatenation.axis, graph.shape(node.output))
+    }
+
+    private func isOuter(_ axis: Int, _ shape: Shape) -> Bool { shape.dimensions[..<axis].allSatisfy { $0 == 1 } }
+
+    private mutating func newBuffer(_ count: Int) -> Place {
+        buffers.append(count)
+        return Place(home: .buffer(buffers.count - 1))
+    }
+
+    /// The value that `id` is under another shape.
+    private func wholeRoot(of id: Graph.ValueID, _ producers: [Int?]) -> Graph.ValueID {
+        var root = id
+        while let producer = producers[root], graph.isReshape(graph.nodes[producer]) {
+            root = graph.nodes[producer].inputs[0]
+        }
+        return root
+    }
+}

@@ -1,0 +1,111 @@
+import CKernels
+import Synchronization
+import Tessera
+
+/// A compiled forward pass for one image shape: runs any number of images.
+///
+/// All memory but the outputs is planned and allocated once: an arena for each thread, and the packed weights. The
+/// results are the same bits for every number of threads and of images.
+public final class Plan: @unchecked Sendable {
+    public let graph: Graph
+    /// What each step of the program computes.
+    public let steps: [StepLabel]
+    private let program: UnsafeBox<tk_step>
+    private let owned: [AnyObject]
+    private let packed: Tensor
+    /// Floats that the activations of one image take.
+    public let arenaCount: Int
+    /// Images that a thread takes through the network at a time.
+    private let group: Int
+    /// Taken during a run: the arenas serve one at a time.
+    private let arenas = Mutex<[Tensor]>([])
+
+    /// What the activations of a group may take of the second cache, in floats.
+    private static let cachedFloats = 192 << 10
+    private static let largestGroup = 32
+
+    /// - Parameter graph: of one image, before any rewrite.
+    public init(_ graph: Graph) {
+        self.graph = graph.optimized()
+        var lowering = Lowering(self.graph)
+        steps = lowering.labels
+        arenaCount = lowering.arena
+        group = min(Plan.largestGroup, max(1, Plan.cachedFloats / max(1, arenaCount)))
+        packed = lowering.packWeights()
+        program = UnsafeBox(count: lowering.steps.count)
+        for (index, step) in lowering.steps.enumerated() { program.pointer[index] = step }
+        owned = lowering.owned
+        var description = self.description
+        tk_program_pack(&description)
+    }
+
+    private var description: tk_program {
+        tk_program(
+            steps: program.pointer, step_count: Int64(steps.count), arena: Int64(arenaCount), group: Int64(group))
+    }
+
+    /// Computes the graph's outputs for `images` `[batch, ...]`.
+    public func callAsFunction(_ images: Tensor) -> [Tensor] { run(images, events: nil).outputs }
+
+    /// One run, and what each thread did when.
+    func profile(_ images: Tensor) -> [tk_event] {
+        // A step of shared images falls into a few parts for each thread.
+        let capacity = steps.count * (images.shape[0] + 64 * Processor.threads)
+        let events = UnsafeBox<tk_event>(count: capacity)
+        let count = run(images, events: (events.pointer, capacity)).eventCount
+        return (0..<count).map { events.pointer[$0] }
+    }
+
+    private func run(
+        _ images: Tensor, events: (UnsafeMutablePointer<tk_event>, Int)?
+    ) -> (outputs: [Tensor], eventCount: Int) {
+        let batch = images.shape[0]
+        precondition(
+            images.shape.replacing(0, with: 1) == graph.shape(graph.input),
+            "a plan for \(graph.shape(graph.input)) cannot run on \(images.shape)")
+        let outputs = graph.outputs.map { Tensor(uninitialized: graph.shape($0).replacing(0, with: batch)) }
+        let count = arenas.withLock { arenas in
+            while arenas.count < Processor.threads {
+                arenas.append(Tensor(uninitialized: [max(1, arenaCount * group)]))
+            }
+            return withExtendedLifetime((images, outputs)) {
+                withUnsafeTemporaryPointers(outputs) { outputs in
+                    withUnsafeTemporaryPointers(arenas) { arenas in
+                        var description = self.description
+                        var run = tk_program_run(
+                            images: Int64(batch), input: images.pointer, outputs: outputs, arenas: arenas,
+                            events: events?.0, event_capacity: Int64(events?.1 ?? 0))
+                        return Int(tk_program_execute(&description, &run))
+                    }
+                }
+            }
+        }
+        return (outputs, count)
+    }
+}
+
+private func withUnsafeTemporaryPointers<Result>(
+    _ tensors: [Tensor], _ body: (UnsafePointer<UnsafeMutablePointer<Float>?>) -> Result
+) -> Result {
+    withUnsafeTemporaryAllocation(of: UnsafeMutablePointer<Float>?.self, capacity: max(1, tensors.count)) { pointers in
+        for (index, tensor) in tensors.enumerated() { pointers[index] = tensor.mutablePointer }
+        return body(UnsafePointer(pointers.baseAddress!))
+    }
+}
+
+extension Lowering {
+    /// Gives every product memory for its packed weight, all in one piece.
+    mutating func packWeights() -> Tensor {
+        var sizes = [Int](repeating: 0, count: steps.count)
+        for (index, step) in steps.enumerated() where step.kind == TK_STEP_PRODUCT {
+            sizes[index] = Int(tk_packed_size(step.product.precision, step.product.columns, step.product.depth))
+        }
+        let packed = Tensor(uninitialized: [max(1, sizes.reduce(0, +))])
+        var next = packed.mutablePointer
+        for (index, size) in sizes.enumerated() where size > 0 {
+            steps[index].product.packed = next
+            next += size
+        }
+        return packed
+    }
+}

@@ -1,0 +1,123 @@
+import Tessera
+import TesseraModels
+import TesseraNN
+import Testing
+
+@testable import TesseraRuntime
+
+/// Every rewrite keeps what a graph computes, and does what it is for.
+@Suite struct PassTests {
+    @Test(arguments: PlanCase.all) func everyPassKeepsTheResults(_ test: PlanCase) throws {
+        let (model, configuration) = try test.model()
+        let images = input(configuration, batch: 1)
+        var graph = Graph(input: images.shape, tracing: everything(model))
+        let expected = graph.evaluate(images)
+        for (name, run) in Graph.passes {
+            run(&graph)
+            for (found, expected) in zip(graph.evaluate(images), expected) {
+                #expect(found.shape == expected.shape, "\(name)")
+                #expect(relativeError(found, expected) <= 1e-5, "\(name)")
+            }
+        }
+    }
+
+    /// A stem with everything that passes look for, and operations that no step knows.
+    final class Stem: Module {
+        let conv = Convolution2D(3, 8, kernel: 3, stride: 2, padding: 1, bias: false)
+        let norm = BatchNorm(8)
+        let depthwise = Convolution2D(8, 8, kernel: 3, padding: 1, groups: 8)
+        let fc = Linear(8, 6)
+        let scale = LayerScale(6, initialValue: 0.5)
+        let fc2 = Linear(6, 6)
+
+        func callAsFunction(_ image: Tensor) -> Tensor {
+            let x = depthwise(norm(conv(image)).relu()).hardSwish()
+            let y = fc(x.gathered([3, 1, 0], axis: 1).reshaped([x.shape[0], 3 * x.shape[2], 8]))
+            let z = (y + scale(fc2(y))) * 0.5 + y.mean(axes: [1], keepingAxes: true)
+            return concatenate([z, maximum(z, 1 - z)], axis: 2)
+        }
+    }
+
+    private func stem() -> Stem {
+        let stem = Stem()
+        stem.initialize(seed: 4)
+        var generator = RandomGenerator(seed: 5)
+        for (key, parameter) in stem.parameters where key.hasPrefix("norm") {
+            parameter.value = Tensor(parameter.shape) { for i in $0.indices { $0[i] = 0.5 + generator.uniform() } }
+        }
+        return stem
+    }
+
+    @Test func anythingElseRunsAsItIs() {
+        let stem = stem()
+        let compiled = CompiledModel { [stem($0)] }
+        for batch in [1, 2, 5] {
+            let images = Tensor.random([batch, 12, 10, 3], seed: 6)
+            #expect(relativeError(compiled(images)[0], stem(images)) <= 2e-5)
+        }
+    }
+
+    @Test func affineMapsDisappear() {
+        let stem = stem()
+        let graph = Graph(input: [1, 12, 10, 3]) { [stem($0)] }.optimized()
+        #expect(!graph.nodes.contains { $0.operation is FixedBatchNormalization })
+        let products = graph.nodes.compactMap { $0.operation as? Product }
+        #expect(products.count == 3)
+        // BatchNorm and ReLU went into the convolution; layer scale and the residual into the second linear layer.
+        #expect(products[0].activation == .relu && products[0].has(.bias))
+        #expect(products[2].has(.residual))
+    }
+
+    @Test func aTransformerBecomesFiveStepsALayer() throws {
+        let depth = 3
+        var configuration = VisionTransformer.Configuration.tiny16
+        (configuration.depth, configuration.imageSize, configuration.layerScale) = (depth, Size(32), 0.1)
+        let model = VisionTransformer(configuration)
+        model.initialize(seed: 1)
+        let graph = Graph(input: [1, 32, 32, 3]) { [model($0)] }.optimized()
+        let steps = graph.nodes.filter { !graph.isReshape($0) }.map { type(of: $0.operation).name }
+        // Patches with their positions; norm, qkv; attention; projection and residual; norm, fc1, GELU; fc2 and residual.
+        #expect(steps.first == "product")
+        #expect(steps.filter { $0 == "product" }.count == 1 + 4 * depth + 1)
+        #expect(steps.filter { $0 == "attention" }.count == depth)
+        #expect(!steps.contains("layerNorm") && !steps.contains("arithmetic"))
+        // The last layer computes the class token only, but for its keys and values.
+        let last = try #require(graph.nodes.last { $0.operation is QueryAttention })
+        #expect(graph.shape(last.output) == [1, 1, 192])
+        #expect(graph.shape(graph.nodes.last!.inputs[0]) == [1, 192])
+    }
+
+    @Test func chainsJoin() {
+        let shift = Tensor([1, 2, 3, 4], [4])
+        let graph = Graph(input: [1, 3, 4]) { [(($0 * 2).relu() + shift).sigmoid() - $0] }.optimized()
+        #expect(graph.nodes.count == 1)
+        let image = Tensor.random([1, 3, 4], seed: 2)
+        let expected = ((image * 2).relu() + shift).sigmoid() - image
+        #expect(
+            relativeError(
+                Plan(Graph(input: [1, 3, 4]) { [(($0 * 2).relu() + shift).sigmoid() - $0] })(image)[0], expected) < 1e-6
+        )
+    }
+
+    @Test func buffersNeverOverlapInTime() {
+        var generator = RandomGenerator(seed: 8)
+        for _ in 0..<50 {
+            let buffers = (0..<20).map { _ in
+                let start = Int(generator.uniform() * 30)
+                return MemoryPlan.Buffer(
+                    count: 1 + Int(generator.uniform() * 500), lifetime: start...start + Int(generator.uniform() * 6))
+            }
+            let plan = MemoryPlan(buffers)
+            for i in buffers.indices {
+                #expect(plan.offsets[i] % MemoryPlan.alignment == 0)
+                #expect(plan.offsets[i] + buffers[i].count <= plan.size)
+                for j in 0..<i where buffers[i].lifetime.overlaps(buffers[j].lifetime) {
+                    #expect(
+                        plan.offsets[i] + buffers[i].count <= plan.offsets[j]
+                            || plan.offsets[j] + buffers[j].count <= plan.offsets[i])
+                }
+            }
+            #expect(plan.size < buffers.reduce(0) { $0 + MemoryPlan.aligned($1.count) })
+        }
+    }
+}
