@@ -8,27 +8,11 @@ tessera=$1
 count=${COUNT:-20000}
 epochs=${EPOCHS:-2}
 seeds=${SEEDS:-1 2}
-source=${DATA:-/usr/share/datasets/fashion-mnist}
 here=$(cd "$(dirname "$0")" && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
-# The bytes of a file from a place on.
-bytes() { dd if="$1" iflag=skip_bytes,count_bytes skip="$2" count="$3" bs=1M status=none; }
-
-# first NAME HEADER-BYTES BYTES-OF-ONE: an idx file of the first images or labels, its big-endian count rewritten.
-first() {
-    local whole="$folder/whole" number
-    gzip -dc "$source/train-$1.gz" >"$whole"
-    printf -v number '\\x%02x' $((count >> 24 & 255)) $((count >> 16 & 255)) $((count >> 8 & 255)) $((count & 255))
-    { bytes "$whole" 0 4; printf "$number"; bytes "$whole" 8 $(($2 - 8)); bytes "$whole" "$2" $((count * $3)); } \
-        >"$folder/fashion-mnist/train-$1"
-    rm "$whole"
-}
-mkdir "$folder/fashion-mnist"
-first images-idx3-ubyte 16 784
-first labels-idx1-ubyte 8 1
-cp "$source"/t10k-*.gz "$folder/fashion-mnist"
+"$here/subset.sh" "$folder/fashion-mnist" "$count"
 
 echo "| precision | seed | accuracy | test loss | seconds |"
 echo "| --- | --- | --- | --- | --- |"

@@ -131,12 +131,4 @@ struct BenchCommand: Verb {
             optimizer.step(tape.gradients(of: loss), learningRate: 1e-4, scale: 1)
         }
     }
-
-    /// The most memory that the process has held, in 2²⁰ bytes. (`getrusage` would count what the parent held when it
-    /// started this process.)
-    private var peakMemory: Double {
-        let status = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
-        let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") } ?? ""
-        return (Double(line.filter(\.isNumber)) ?? 0) / 1024
-    }
 }

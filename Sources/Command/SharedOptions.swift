@@ -91,3 +91,11 @@ func clock(_ seconds: Double) -> String {
     let (hours, minutes, rest) = (total / 3600, total / 60 % 60, total % 60)
     return hours > 0 ? String(format: "%d:%02d:%02d", hours, minutes, rest) : String(format: "%d:%02d", minutes, rest)
 }
+
+/// The most memory that the process has held, in 2²⁰ bytes. (`getrusage` would count what the parent held when it started
+/// this process.)
+var peakMemory: Double {
+    let status = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
+    let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") } ?? ""
+    return (Double(line.filter(\.isNumber)) ?? 0) / 1024
+}

@@ -105,6 +105,7 @@ struct TrainCommand: Verb {
                     "loss": JSON(result.loss), "images": JSON(result.images),
                     "seconds": JSON(run.trainer.state.seconds),
                     "epochs": JSON(run.trainer.state.epoch), "unreadable": JSON(run.unreadable.count),
+                    "parameters": JSON(run.trained.model.parameterCount), "peak_memory_mb": JSON(peakMemory),
                 ]))
         } else {
             print(
