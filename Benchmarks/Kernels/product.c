@@ -35,12 +35,27 @@ PEAK(peak_avx2, __attribute__((target("avx2,fma"))), 8)
 #endif
 PEAK(peak_portable, , 4)
 
-static double peak(void) {
+static double peak_of_one(void) {
 #if defined(__x86_64__)
     if (tk_current_level() >= TK_AVX512) return peak_avx512();
     if (tk_current_level() == TK_AVX2) return peak_avx2();
 #endif
     return peak_portable();
+}
+
+/// The second of two runs: a processor slows down for some microseconds when wide vectors begin.
+static void peak_task(void *context, int64_t index, int worker) {
+    (void)worker;
+    peak_of_one();
+    ((double *)context)[index] = peak_of_one();
+}
+
+/// Of all threads at once: together they may be slower than one.
+static double peak(void) {
+    double peaks[256], sum = 0;
+    tk_parallel(tk_thread_count(), peak_task, peaks);
+    for (int i = 0; i < tk_thread_count(); i++) sum += peaks[i];
+    return sum;
 }
 
 typedef enum { FORWARD, INPUT_GRADIENT, WEIGHT_GRADIENT } form;
@@ -80,12 +95,44 @@ static void measure(const measurement *c) {
     }
     printf("%-18s %5lld %5lld %5lld x %-4lld %7.1f GFLOP/s %4.0f %%\n", c->name, (long long)c->m, (long long)c->n,
            (long long)c->k, (long long)c->batch, operations / best * 1e-9,
-           100 * operations / best / highest / tk_thread_count());
+           100 * operations / best / highest);
     tk_release(a, a_count * c->batch);
     tk_release(b, b_count * c->batch);
     tk_release(result, c_count * c->batch);
     tk_release(before, c_count * c->batch);
     tk_release(bias, c->n);
+}
+
+/// A product of 8-bit integers and, before it, the quantisation of its left operand.
+static void measure_int8(int64_t m, int64_t n, int64_t k) {
+    const int64_t a_count = tk_int8_bytes(m, k) / 4 + 1, b_count = tk_int8_bytes(n, k) / 4 + 1;
+    const int64_t packed_count = tk_int8_packed_bytes(n, k) / 4 + 1;
+    float *x = tk_allocate_zeroed((m > n ? m : n) * k), *a = tk_allocate(a_count), *b = tk_allocate(b_count);
+    float *packed = tk_allocate(packed_count), *scales = tk_allocate(m + n), *c = tk_allocate(m * n);
+    for (int64_t i = 0; i < m * k; i++) x[i] = (float)(i % 7) - 3;
+    tk_int8_quantize(x, k, n, k, (int8_t *)b, scales + m);
+    tk_int8_pack((int8_t *)b, n, k, packed);
+    const tk_int8_product p = {
+        .m = m, .n = n, .k = k, .a = (int8_t *)a, .a_scales = scales, .b = packed, .b_scales = scales + m, .c = c,
+        .c_row = n,
+    };
+    double quantization = INFINITY, product = INFINITY;
+    for (double start = now(); now() - start < 0.2;) {
+        double begin = now();
+        tk_int8_quantize(x, k, m, k, (int8_t *)a, scales);
+        quantization = fmin(quantization, now() - begin);
+        begin = now();
+        tk_int8_multiply(&p);
+        product = fmin(product, now() - begin);
+    }
+    printf("%-18s %5lld %5lld %5lld        %7.1f GOP/s, with quantisation %.1f\n", "8-bit", (long long)m, (long long)n,
+           (long long)k, 2e-9 * m * n * k / product, 2e-9 * m * n * k / (product + quantization));
+    tk_release(x, (m > n ? m : n) * k);
+    tk_release(a, a_count);
+    tk_release(b, b_count);
+    tk_release(packed, packed_count);
+    tk_release(scales, m + n);
+    tk_release(c, m * n);
 }
 
 /// The three products of a linear layer of a training step.
@@ -104,7 +151,7 @@ int main(int count, char **arguments) {
     if (count > 1) tk_set_thread_count(atoi(arguments[1]));
     double highest = 0;
     for (int i = 0; i < 50; i++) highest = fmax(highest, peak());
-    printf("%s, %d threads, peak of one %.1f GFLOP/s\n", tk_level_name(tk_current_level()), tk_thread_count(),
+    printf("%s, %d threads, peak %.1f GFLOP/s\n", tk_level_name(tk_current_level()), tk_thread_count(),
            highest * 1e-9);
     const struct {
         const char *name;
@@ -120,6 +167,7 @@ int main(int count, char **arguments) {
     }
     measure(&(measurement){"scores", FORWARD, 197, 197, 64, 48, TK_IDENTITY});
     measure(&(measurement){"values", INPUT_GRADIENT, 197, 64, 197, 48, TK_IDENTITY});
+    for (int i = 0; i < 3; i++) measure_int8(models[i].rows, 4 * models[i].width, models[i].width);
     measure(&(measurement){"square", INPUT_GRADIENT, 1024, 1024, 1024, 1, TK_IDENTITY});
     return 0;
 }

@@ -1,4 +1,5 @@
 // Which instruction set this process uses.
+#include "int8.h"
 #include "table.h"
 #include <pthread.h>
 #include <stdio.h>
@@ -28,8 +29,8 @@ static bool may_use_tiles(void) {
     enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    bool has_tiles = d >> 24 & 1, has_bfloat16 = d >> 22 & 1;
-    return has_tiles && has_bfloat16 && (saved_registers() >> 17 & 3) == 3 &&
+    bool has_tiles = d >> 24 & 1, has_bfloat16 = d >> 22 & 1, has_int8 = d >> 25 & 1;
+    return has_tiles && has_bfloat16 && has_int8 && (saved_registers() >> 17 & 3) == 3 &&
            syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }
 #endif
@@ -115,5 +116,22 @@ const struct tk_products *tk_products(tk_precision precision) {
     case TK_AVX2: return &tk_products_avx2;
 #endif
     default: return &tk_products_portable;
+    }
+}
+
+static _Atomic bool avoids_vnni;
+
+void tk_avoid_vnni(bool on) { avoids_vnni = on; }
+
+const struct tk_int8_kernels *tk_int8_kernels(void) {
+    if (emulates_tiles) return &tk_int8_kernels_emulated_tiles;
+    switch (tk_current_level()) {
+#if defined(__x86_64__)
+    case TK_AMX: return &tk_int8_kernels_tiles;
+    case TK_AVX512:
+        return __builtin_cpu_supports("avx512vnni") && !avoids_vnni ? &tk_int8_kernels_vnni : &tk_int8_kernels_avx512;
+    case TK_AVX2: return &tk_int8_kernels_avx2;
+#endif
+    default: return &tk_int8_kernels_portable;
     }
 }

@@ -10,6 +10,7 @@
 #include "pooling.h"
 #include "optimizer.h"
 #include "product.h"
+#include "int8_widened.h"
 #include "attention.h"
 #include "depthwise.h"
 

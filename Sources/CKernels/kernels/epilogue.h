@@ -1,5 +1,4 @@
-// From the sums of a tile, [rows][PANEL], to the result: add, bias, activation or its derivative, residual; and the
-// sums of rows and columns.
+// From the sums of a tile to the result: add, bias, activation or its derivative, residual; and the sums of columns.
 
 /// Which steps follow the sums of this k block.
 typedef struct {
@@ -9,7 +8,8 @@ typedef struct {
 /// Columns of a tile, at most a vector. With `differentiates` the sums are multiplied by the derivative of the
 /// activation.
 TK_INLINE void finish_columns(const tk_block *t, tile_end end, tk_activation activation, bool differentiates,
-                              const float *tile, int64_t row, int64_t rows, int64_t column, int64_t lanes) {
+                              const float *tile, int64_t tile_row, int64_t row, int64_t rows, int64_t column,
+                              int64_t lanes) {
     const int64_t c_row = t->c_row, residual_row = t->residual_row, place = row * c_row + column;
     float *c = t->c + place;
     float *preactivation = t->preactivation ? t->preactivation + place : NULL;
@@ -18,7 +18,7 @@ TK_INLINE void finish_columns(const tk_block *t, tile_end end, tk_activation act
     const vfloat bias = t->bias ? load_up_to(t->bias + column, lanes) : (vfloat)0.0f;
     vfloat sums = 0;
     for (int64_t i = 0; i < rows; i++) {
-        vfloat v = load(tile + i * PANEL);
+        vfloat v = load(tile + i * tile_row);
         if (end.adds) v += load_up_to(c + i * c_row, lanes);
         v += bias;
         if (preactivation) store_up_to(preactivation + i * c_row, v, lanes);
@@ -32,43 +32,26 @@ TK_INLINE void finish_columns(const tk_block *t, tile_end end, tk_activation act
 }
 
 TK_INLINE void store_columns(const tk_block *t, tile_end end, tk_activation activation, bool differentiates,
-                             const float *tile, int64_t row, int64_t rows, int64_t column, int64_t width) {
+                             const float *tile, int64_t tile_row, int64_t row, int64_t rows, int64_t column,
+                             int64_t width) {
     int64_t j = 0;
     for (; j + TK_WIDTH <= width; j += TK_WIDTH)
-        finish_columns(t, end, activation, differentiates, tile + j, row, rows, column + j, TK_WIDTH);
-    if (j < width) finish_columns(t, end, activation, differentiates, tile + j, row, rows, column + j, width - j);
+        finish_columns(t, end, activation, differentiates, tile + j, tile_row, row, rows, column + j, TK_WIDTH);
+    if (j < width)
+        finish_columns(t, end, activation, differentiates, tile + j, tile_row, row, rows, column + j, width - j);
 }
 
-static void store_tile(const tk_block *t, tile_end end, const float *tile, int64_t row, int64_t rows, int64_t column,
-                       int64_t width) {
+/// `tile` holds `rows` rows, `tile_row` apart, of `width` columns in whole vectors.
+static void store_tile(const tk_block *t, tile_end end, const float *tile, int64_t tile_row, int64_t row, int64_t rows,
+                       int64_t column, int64_t width) {
     if (!end.finishes) {
         const tk_block plain = {.c = t->c, .c_row = t->c_row};
-        store_columns(&plain, end, TK_IDENTITY, false, tile, row, rows, column, width);
+        store_columns(&plain, end, TK_IDENTITY, false, tile, tile_row, row, rows, column, width);
     } else if (t->derivative_at) {
-        TK_FOR_ACTIVATION(t->activation, store_columns(t, end, activation, true, tile, row, rows, column, width))
+        TK_FOR_ACTIVATION(t->activation,
+                          store_columns(t, end, activation, true, tile, tile_row, row, rows, column, width))
     } else {
-        TK_FOR_ACTIVATION(t->activation, store_columns(t, end, activation, false, tile, row, rows, column, width))
-    }
-}
-
-/// Adds the sums of some rows of the left operand. Long sums are added up by blocks, which keeps their error small.
-static void add_row_sums(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks, float *sums) {
-    enum { most = 64 };
-    const float *data = a->data + first * a->row + first_k * a->column;
-    for (int64_t i0 = 0; i0 < rows; i0 += most) {
-        const int64_t count = rows - i0 < most ? rows - i0 : most;
-        float block[most] = {0};
-        if (a->row == 1) {
-            for (int64_t k = 0; k < ks; k++) {
-                const float *line = data + i0 + k * a->column;
-                int64_t i = 0;
-                for (; i + TK_WIDTH <= count; i += TK_WIDTH) store(block + i, load(block + i) + load(line + i));
-                for (; i < count; i++) block[i] += line[i];
-            }
-        } else {
-            for (int64_t i = 0; i < count; i++)
-                for (int64_t k = 0; k < ks; k++) block[i] += data[(i0 + i) * a->row + k * a->column];
-        }
-        for (int64_t i = 0; i < count; i++) sums[i0 + i] += block[i];
+        TK_FOR_ACTIVATION(t->activation,
+                          store_columns(t, end, activation, false, tile, tile_row, row, rows, column, width))
     }
 }

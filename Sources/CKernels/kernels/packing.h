@@ -195,3 +195,25 @@ static void pack_rows(const tk_operand *a, int64_t first, int64_t rows, int64_t 
         else for (int64_t k = 0; k < ks; k++) out[k] = source[k * a->column];
     }
 }
+
+/// Adds the sums of some rows of the left operand. Long sums are added up by blocks, which keeps their error small.
+static void add_row_sums(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks, float *sums) {
+    enum { most = 64 };
+    const float *data = a->data + first * a->row + first_k * a->column;
+    for (int64_t i0 = 0; i0 < rows; i0 += most) {
+        const int64_t count = rows - i0 < most ? rows - i0 : most;
+        float block[most] = {0};
+        if (a->row == 1) {
+            for (int64_t k = 0; k < ks; k++) {
+                const float *line = data + i0 + k * a->column;
+                int64_t i = 0;
+                for (; i + TK_WIDTH <= count; i += TK_WIDTH) store(block + i, load(block + i) + load(line + i));
+                for (; i < count; i++) block[i] += line[i];
+            }
+        } else {
+            for (int64_t i = 0; i < count; i++)
+                for (int64_t k = 0; k < ks; k++) block[i] += data[(i0 + i) * a->row + k * a->column];
+        }
+        for (int64_t i = 0; i < count; i++) sums[i0 + i] += block[i];
+    }
+}

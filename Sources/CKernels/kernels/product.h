@@ -196,7 +196,7 @@ static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
                     }
                     const target to = {tile, PANEL, t->alpha, false, c, t->c_row};
                     multiply_any(rows, width, left.step, a, right + j * ks, ks, &to);
-                    store_tile(t, end, tile, i0 + i, rows, j, width);
+                    store_tile(t, end, tile, PANEL, i0 + i, rows, j, width);
                 }
             }
         }

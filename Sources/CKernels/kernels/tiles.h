@@ -147,13 +147,45 @@ static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
                 multiply_tiles(left, right + TK_KERNEL(packed_right_size)(j, ks), ks, rows <= TILE, tile);
                 if (t->alpha != 1)
                     for (int64_t s = 0; s < ROWS * PANEL; s += TK_WIDTH) store(tile + s, t->alpha * load(tile + s));
-                store_tile(t, end, tile, i, rows, j, width);
+                store_tile(t, end, tile, PANEL, i, rows, j, width);
             }
         }
         k0 += ks;
     } while (k0 < t->k);
     tile_release();
 }
+
+// 8-bit integers: the same tiles, of rows of 64 values and of quads of k.
+enum { INT8_OFFSET = 0 };
+
+TK_INLINE void begin_int8(void) { tile_configure(); }
+TK_INLINE void end_int8(void) { tile_release(); }
+
+TK_INLINE void multiply_int8_panel(const tk_int8_block *t, const int8_t *b, int32_t *sums) {
+    enum { b_row = 4 * TK_INT8_PANEL, sums_row = TK_INT8_PANEL * sizeof(int32_t) };
+    const int8_t *lower = t->a + TILE * t->a_row;
+    tile_zero(0);
+    tile_zero(1);
+    tile_zero(2);
+    tile_zero(3);
+    for (int64_t k = 0; k < t->depth; k += TK_INT8_STEP) {
+        tile_load(4, t->a + k, t->a_row);
+        tile_load(6, b + k * TK_INT8_PANEL, b_row);
+        tile_dot_int8(0, 4, 6);
+        tile_load(7, b + k * TK_INT8_PANEL + 4 * TILE, b_row);
+        tile_dot_int8(1, 4, 7);
+        if (t->rows <= TILE) continue;
+        tile_load(5, lower + k, t->a_row);
+        tile_dot_int8(2, 5, 6);
+        tile_dot_int8(3, 5, 7);
+    }
+    tile_store(0, sums, sums_row);
+    tile_store(1, sums + TILE, sums_row);
+    tile_store(2, sums + TILE * TK_INT8_PANEL, sums_row);
+    tile_store(3, sums + TILE * TK_INT8_PANEL + TILE, sums_row);
+}
+
+#include "int8.h"
 
 const struct tk_products TK_KERNEL(tk_products) = {
 #define X(result, name, arguments) .name = TK_KERNEL(name),

@@ -1,5 +1,6 @@
 // Kernels for avx512.
 #if defined(__x86_64__)
+#include "../int8.h"
 #include "../table.h"
 #include <immintrin.h>
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2"))), apply_to = function)

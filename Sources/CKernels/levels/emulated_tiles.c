@@ -1,4 +1,5 @@
 // The tile kernel on an emulation of the tile registers, for tests.
+#include "../int8.h"
 #include "../table.h"
 // Vectors wider than the processor's pass between inlined functions only, where no calling convention applies.
 #pragma clang diagnostic ignored "-Wpsabi"
@@ -39,6 +40,17 @@ TK_INLINE void tile_dot(int sums, int a, int b) {
             }
             memcpy(&tiles[sums][i][j], &sum, sizeof sum);
         }
+}
+
+TK_INLINE void tile_dot_int8(int sums, int a, int b) {
+    for (int i = 0; i < 16; i++)
+        for (int j = 0; j < 16; j++)
+            for (int k = 0; k < 16; k++) {
+                int8_t x[4], y[4];
+                memcpy(x, &tiles[a][i][k], 4);
+                memcpy(y, &tiles[b][k][j], 4);
+                for (int q = 0; q < 4; q++) tiles[sums][i][j] += (uint32_t)(x[q] * y[q]);
+            }
 }
 
 #include "../kernels/tiles.h"

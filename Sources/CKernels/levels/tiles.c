@@ -1,9 +1,10 @@
 // The tile kernel on tile registers.
 #if defined(__x86_64__)
+#include "../int8.h"
 #include "../table.h"
 #include <immintrin.h>
 #pragma clang attribute push(__attribute__((                                                                           \
-    target("amx-tile,amx-bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2"))), apply_to = function)
+    target("amx-tile,amx-bf16,amx-int8,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2"))), apply_to = function)
 #define TK_LEVEL tiles
 #define TK_HAS_MASKS
 #define TK_WIDTH 16
@@ -30,6 +31,7 @@ TK_INLINE void tile_configure(void) {
 #define tile_load(tile, from, row_bytes) _tile_loadd(tile, from, row_bytes)
 #define tile_store(tile, to, row_bytes) _tile_stored(tile, to, row_bytes)
 #define tile_dot(sums, a, b) _tile_dpbf16ps(sums, a, b)
+#define tile_dot_int8(sums, a, b) _tile_dpbssd(sums, a, b)
 
 #include "../kernels/tiles.h"
 #pragma clang attribute pop

@@ -1,0 +1,51 @@
+// Products of 8-bit integers where no instruction multiplies four of them: as pairs of 16 bits, or one by one.
+
+enum { INT8_OFFSET = 0 };
+
+#if defined(TK_HAS_MASKS)
+/// The even and the odd values of each lane as 16 bits.
+typedef struct {
+    vint even, odd;
+} quads;
+
+typedef short vshort __attribute__((ext_vector_type(2 * TK_WIDTH)));
+
+TK_INLINE quads right_quads(vint four) {
+    vshort pairs;
+    memcpy(&pairs, &four, sizeof pairs);
+    const vshort even = (pairs << 8) >> 8, odd = pairs >> 8;
+    quads q;
+    memcpy(&q.even, &even, sizeof even);
+    memcpy(&q.odd, &odd, sizeof odd);
+    return q;
+}
+
+TK_INLINE vint add_pairs(vint sums, vint a, vint b) {
+#if TK_WIDTH == 16
+    return sums + (vint)_mm512_madd_epi16((__m512i)a, (__m512i)b);
+#else
+    return sums + (vint)_mm256_madd_epi16((__m256i)a, (__m256i)b);
+#endif
+}
+
+TK_INLINE vint dot_quads(vint sums, quads a, quads b) {
+    return add_pairs(add_pairs(sums, a.even, b.even), a.odd, b.odd);
+}
+#else
+typedef struct {
+    vint value[4];
+} quads;
+
+TK_INLINE quads right_quads(vint four) {
+    return (quads){{four << 24 >> 24, four << 16 >> 24, four << 8 >> 24, four >> 24}};
+}
+
+TK_INLINE vint dot_quads(vint sums, quads a, quads b) {
+    for (int i = 0; i < 4; i++) sums += a.value[i] * b.value[i];
+    return sums;
+}
+#endif
+
+TK_INLINE quads left_quads(int32_t four) { return right_quads((vint)four); }
+
+#include "int8_vectors.h"
