@@ -187,7 +187,10 @@ extension KernelTests {
                     c.sumsColumns = random.integer(below: 3) == 0
                     c.sumsRows = c.batch == 1 && random.integer(below: 3) == 0
                     let (result, expected, what) = c.run(seed: seed)
-                    expectClose(result, expected, "\(level) \(what)")
+                    // A bounded activation hides how large the sums are whose rounding its error comes from.
+                    let isBounded = [TK_SIGMOID, TK_TANH, TK_HARD_SIGMOID, TK_RELU6].contains(c.activation)
+                    let floor = isBounded ? Double(c.alpha) * Double(c.k).squareRoot() : 1e-3
+                    expectClose(result, expected, floor: max(floor, 1e-3), "\(level) \(what)")
                 }
             }
         }
