@@ -103,8 +103,8 @@ import Testing
             let model = configuration.makeModel()
             model.initialize(seed: 2)
             let side = configuration.imageSize.height
-            for extra in [0, 32] {
-                let image = Tensor(repeating: 0.5, [2, side + extra, side + extra, configuration.channels])
+            for (down, across) in [(0, 0), (32, 32), (0, 32)] {
+                let image = Tensor(repeating: 0.5, [2, side + down, side + across, configuration.channels])
                 let logits = model(image)
                 #expect(logits.shape == [2, 3])
                 #expect(logits.scalars.allSatisfy { $0.isFinite })
