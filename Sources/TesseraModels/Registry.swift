@@ -59,6 +59,7 @@ public enum Registry {
         PyramidVisionTransformer.system, SwinTransformer.system, CompactTransformer.system,
         PyramidVisionTransformerV2.system, ConvolutionalVisionTransformer.system, HATNet.system, CMT.system,
         MobileViT.system, ExMobileViT.system,
+        ResidualAttentionTransformer.system, ResidualSwinTransformer.system,
     ]
 
     public static let entries: [ModelEntry] = systems.flatMap(\.variants)

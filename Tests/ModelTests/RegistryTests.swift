@@ -97,6 +97,9 @@ import Testing
             ("ExMobileViT_640", #"{"image_size": 48, "in_chans": 1, "num_classes": 3}"#),
             ("HAT_Net_tiny", #"{"img_size": 48, "depths": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
             ("resnet18", #"{"img_size": 32, "layers": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
+            ("revit_b", #"{"img_size": 32, "embed_dim": 24, "depth": 2, "in_chans": 1, "num_classes": 3}"#),
+            ("remvitv2_t", #"{"img_size": 64, "embed_dim": 8, "in_chans": 1, "num_classes": 3}"#),
+            ("reswin_t", #"{"img_size": 64, "embed_dim": 12, "in_chans": 1, "num_classes": 3}"#),
         ] {
             var configuration = try Registry.entry(name).configuration
             try configuration.apply(Arguments(parsing: json, section: "model"))

@@ -1,0 +1,38 @@
+import Tessera
+@testable import TesseraModels
+import TesseraNN
+import Testing
+
+/// What happens inside models, against the features of their reference implementations, where no map of a pyramid shows
+/// it.
+@Suite struct FeatureTests {
+    /// Compares values with features of a case: tokens, or maps with their channels first.
+    private func expect(_ found: [String: Tensor], in tensors: [String: Tensor], _ path: String) throws {
+        for (name, value) in found {
+            guard var expected = tensors["feature.\(name)"] else { continue }
+            if expected.rank == 4, value.rank == 4 { expected = expected.transposed([0, 2, 3, 1]) }
+            #expect(expected.count == value.count, "\(name)")
+            #expect(relativeError(value, expected) <= 5e-5, "\(name) of \(path)")
+        }
+    }
+
+    private func model<Model>(_ path: String, _: Model.Type) throws -> (Model, Tensor, [String: Tensor])? {
+        let (metadata, tensors) = try FixtureFolder.tensors(path)
+        let model = try ReferenceCase(metadata: metadata, tensors: tensors).model
+        return try (model as? Model).map { ($0, try #require(tensors["input"]).transposed([0, 2, 3, 1]), tensors) }
+    }
+
+    /// The mixed scores that each layer hands to the next show in its attention weights.
+    @Test(arguments: FixtureFolder.cases("revit")) func residualScores(_ path: String) throws {
+        guard let (model, image, tensors) = try model(path, ResidualAttentionTransformer.self) else { return }
+        let probe = AttentionProbe()
+        let features = probe.watch { model.features(image) }
+        for (layer, weights) in probe.weights.enumerated() {
+            let scores = try #require(tensors["feature.attn_res\(layer)"])
+            #expect(relativeError(weights, scores.softmax(axis: -1)) <= 5e-5, "layer \(layer) of \(path)")
+        }
+        #expect(probe.weights.count == model.blocks.count)
+        try expect(["logits": features.logits], in: tensors, path)
+        if model.prefixTokens == 0 { try expect(["norm": features.tokens], in: tensors, path) }
+    }
+}
