@@ -35,4 +35,21 @@ import Testing
         try expect(["logits": features.logits], in: tensors, path)
         if model.prefixTokens == 0 { try expect(["norm": features.tokens], in: tensors, path) }
     }
+
+    @Test(arguments: FixtureFolder.cases("dhvt")) func hybridBlocks(_ path: String) throws {
+        guard let (model, image, tensors) = try model(path, DynamicHybridTransformer.self) else { return }
+        let map = model.patchEmbed(image)
+        let grid = Size(map.shape[1], map.shape[2])
+        let patches = map.reshaped([map.shape[0], grid.height * grid.width, map.shape[3]])
+        let x = concatenate(
+            [model.clsToken.tensor.broadcast(to: [patches.shape[0], 1, patches.shape[2]]), patches], axis: 1)
+        let block = model.blocks[0]
+        let attended = block.attn(block.norm1(x))
+        let found = [
+            "patch_embed": patches, "blocks.0.attn": attended,
+            "blocks.0.mlp": block.mlp(block.norm2(x + attended), grid: grid), "blocks.0": block(x, grid: grid),
+        ]
+        #expect(found.keys.allSatisfy { tensors["feature.\($0)"] != nil })
+        try expect(found, in: tensors, path)
+    }
 }

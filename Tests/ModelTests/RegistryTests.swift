@@ -100,6 +100,7 @@ import Testing
             ("revit_b", #"{"img_size": 32, "embed_dim": 24, "depth": 2, "in_chans": 1, "num_classes": 3}"#),
             ("remvitv2_t", #"{"img_size": 64, "embed_dim": 8, "in_chans": 1, "num_classes": 3}"#),
             ("reswin_t", #"{"img_size": 64, "embed_dim": 12, "in_chans": 1, "num_classes": 3}"#),
+            ("dhvt_tiny_imagenet_patch16", #"{"img_size": 32, "depth": 2, "in_chans": 1, "num_classes": 3}"#),
         ] {
             var configuration = try Registry.entry(name).configuration
             try configuration.apply(Arguments(parsing: json, section: "model"))
