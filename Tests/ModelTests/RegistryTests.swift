@@ -101,6 +101,7 @@ import Testing
             ("remvitv2_t", #"{"img_size": 64, "embed_dim": 8, "in_chans": 1, "num_classes": 3}"#),
             ("reswin_t", #"{"img_size": 64, "embed_dim": 12, "in_chans": 1, "num_classes": 3}"#),
             ("dhvt_tiny_imagenet_patch16", #"{"img_size": 32, "depth": 2, "in_chans": 1, "num_classes": 3}"#),
+            ("SReT_T", #"{"image_size": 64, "base_dims": [4, 4, 4], "in_chans": 1, "num_classes": 3}"#),
         ] {
             var configuration = try Registry.entry(name).configuration
             try configuration.apply(Arguments(parsing: json, section: "model"))
@@ -113,6 +114,25 @@ import Testing
                 #expect(logits.shape == [2, 3])
                 #expect(logits.scalars.allSatisfy { $0.isFinite })
             }
+        }
+    }
+
+    /// A checkpoint has a shared block once for every place; training sees it once.
+    @Test func sharedBlocksAreStoredTwiceAndCountedOnce() throws {
+        var configuration = try Registry.entry("SReT_T").configuration
+        try configuration.apply(
+            Arguments(parsing: #"{"image_size": 64, "base_dims": [4, 4, 4], "num_classes": 3}"#, section: "model"))
+        let (model, copy) = (configuration.makeModel(), configuration.makeModel())
+        model.initialize(seed: 5)
+        let all = Dictionary(uniqueKeysWithValues: model.stateDictionary.map { ($0.key, $0.tensor) })
+        let (first, second) = ("transformers.0.blocks.0.attn.qkv.weight", "transformers.0.blocks.2.attn.qkv.weight")
+        #expect(all[first]?.scalars == all[second]?.scalars && all[first] != nil)
+        #expect(model.parameters.contains { $0.key == first } && !model.parameters.contains { $0.key == second })
+        #expect(model.parameterCount < all.values.reduce(0) { $0 + $1.count })
+        try copy.load(all.filter { $0.key != first })
+        #expect(copy.stateDictionary.first { $0.key == first }?.tensor.scalars == all[first]?.scalars)
+        #expect(throws: StateDictionaryError(missing: [first, second])) {
+            try copy.load(all.filter { $0.key != first && $0.key != second })
         }
     }
 
