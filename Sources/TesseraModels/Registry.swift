@@ -59,6 +59,7 @@ public enum Registry {
         PyramidVisionTransformer.system, SwinTransformer.system, CompactTransformer.system,
         PyramidVisionTransformerV2.system, ConvolutionalVisionTransformer.system, HATNet.system, CMT.system,
         MobileViT.system, ExMobileViT.system,
+        CrossCovarianceTransformer.system,
         SlicedRecursiveTransformer.system,
         DynamicHybridTransformer.system,
         ResidualAttentionTransformer.system, ResidualSwinTransformer.system,

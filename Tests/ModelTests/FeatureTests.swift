@@ -52,4 +52,29 @@ import Testing
         #expect(found.keys.allSatisfy { tensors["feature.\($0)"] != nil })
         try expect(found, in: tensors, path)
     }
+
+    @Test(arguments: FixtureFolder.cases("xcit_qkv")) func crossCovarianceBlocks(_ path: String) throws {
+        guard let (model, image, tensors) = try model(path, CrossCovarianceTransformer.self) else { return }
+        let map = model.patchEmbed.proj(image)
+        let grid = Size(map.shape[1], map.shape[2])
+        let (batch, count, width) = (map.shape[0], grid.height * grid.width, map.shape[3])
+        let encoding = try #require(model.posEmbed)
+        let positions = encoding(rows: grid.height, columns: grid.width).broadcast(to: map.shape)
+        let x = (map + positions).reshaped([batch, count, width])
+        var found = [
+            "patch_embed": map.reshaped([batch, count, width]), "pos_embed": positions,
+            "blocks.0.attn": model.blocks[0].attn(model.blocks[0].norm1(x)),
+        ]
+        var y = x
+        for (index, block) in model.blocks.enumerated() {
+            y = block(y, grid: grid)
+            found["blocks.\(index)"] = y
+        }
+        y = concatenate([model.clsToken.tensor.broadcast(to: [batch, 1, width]), y], axis: 1)
+        for (index, block) in model.clsAttnBlocks.enumerated() {
+            y = block(y)
+            found["cls_attn_blocks.\(index)"] = y
+        }
+        try expect(found, in: tensors, path)
+    }
 }
