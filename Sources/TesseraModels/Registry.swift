@@ -60,6 +60,7 @@ public enum Registry {
         PyramidVisionTransformerV2.system, ConvolutionalVisionTransformer.system, HATNet.system, CMT.system,
         MobileViT.system, ExMobileViT.system,
         CrossCovarianceTransformer.system,
+        ViTAE.system,
         SlicedRecursiveTransformer.system,
         DynamicHybridTransformer.system,
         ResidualAttentionTransformer.system, ResidualSwinTransformer.system,

@@ -77,4 +77,20 @@ import Testing
         }
         try expect(found, in: tensors, path)
     }
+
+    @Test(arguments: FixtureFolder.cases("vitae")) func reductionCells(_ path: String) throws {
+        guard let (model, image, tensors) = try model(path, ViTAE.self) else { return }
+        var x = ViTAE.Tokens(image)
+        for (index, stage) in model.layers.enumerated() {
+            if let cell = stage.reduction as? ViTAE.ReductionCell {
+                try expect(["layers.\(index).RC": cell.reduce(x.map).tensor], in: tensors, path)
+                try expect(["layers.\(index).RC.PRM": ViTAE.Tokens(cell.pyramid(x.map)).tensor], in: tensors, path)
+                if let branch = cell.convolutions {
+                    try expect(["layers.\(index).RC.PCM": branch(x.map)], in: tensors, path)
+                }
+            }
+            x = stage(x)
+            try expect(["layers.\(index)": x.tensor], in: tensors, path)
+        }
+    }
 }

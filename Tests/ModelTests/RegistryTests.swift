@@ -108,6 +108,8 @@ import Testing
             ("dhvt_tiny_imagenet_patch16", #"{"img_size": 32, "depth": 2, "in_chans": 1, "num_classes": 3}"#),
             ("SReT_T", #"{"image_size": 64, "base_dims": [4, 4, 4], "in_chans": 1, "num_classes": 3}"#),
             ("xcit_nano_12_p16_224_fsne", #"{"img_size": 32, "depth": 1, "in_chans": 1, "num_classes": 3}"#),
+            ("ViTAE_basic_Tiny", #"{"img_size": 32, "NC_depth": [0, 0, 1], "in_chans": 1, "num_classes": 3}"#),
+            ("ViTAEv2_S", #"{"img_size": 32, "NC_depth": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
         ] {
             var configuration = try Registry.entry(name).configuration
             try configuration.apply(Arguments(parsing: json, section: "model"))
