@@ -20,6 +20,14 @@ public protocol ImageClassifier: Module {
 
     /// A checkpoint tensor that was made for another image size, converted to this model's; nil if it cannot be.
     func adapted(_ key: String, _ tensor: Tensor) -> Tensor?
+
+    /// What the reference implementation returns in evaluation mode, in its own layout: `output`, for most the logits,
+    /// or one `output.NAME` for each of several.
+    func referenceOutputs(_ image: Tensor) -> [(key: String, tensor: Tensor)]
+
+    /// Takes from the `input.NAME` tensors of a reference case what the reference draws at random.
+    /// - Throws: ``ReferenceCaseError``
+    func adoptReferenceInputs(_ inputs: [String: Tensor]) throws
 }
 
 extension ImageClassifier {
@@ -31,6 +39,8 @@ extension ImageClassifier {
     public var undecayedKeys: Set<String> { [] }
     public var prefixTokens: Int { 0 }
     public func adapted(_ key: String, _ tensor: Tensor) -> Tensor? { nil }
+    public func referenceOutputs(_ image: Tensor) -> [(key: String, tensor: Tensor)] { [("output", self(image))] }
+    public func adoptReferenceInputs(_ inputs: [String: Tensor]) throws {}
 }
 
 /// What a classifier answers.

@@ -5,11 +5,12 @@ import TesseraNN
 /// (images `[batch, channels, height, width]`, PyTorch weights).
 ///
 /// The metadata names the model: `system`, `reference` (`owner/name` and class) and `config` (JSON: the arguments of the
-/// reference's constructor). The tensors are `param.KEY`, `input` and, for gradients, `cotangent`.
+/// reference's constructor). The tensors are `param.KEY`, `input` and, for gradients, `cotangent`; a model with several
+/// outputs `output.NAME` has a `cotangent.NAME` for each, and whatever else it reads is `input.NAME`.
 public struct ReferenceCase {
     public let model: any ImageClassifier
     private let input: Tensor
-    private let cotangent: Tensor?
+    private let cotangents: [String: Tensor]
 
     /// Builds the model and loads its parameters.
     ///
@@ -36,24 +37,32 @@ public struct ReferenceCase {
         }
         try model.load(Dictionary(uniqueKeysWithValues: parameters))
         self.input = input.transposed([0, 2, 3, 1])
-        cotangent = tensors["cotangent"]
+        cotangents = tensors.filter { $0.key == "cotangent" || $0.key.hasPrefix("cotangent.") }
+        try model.adoptReferenceInputs(tensors.filter { $0.key.hasPrefix("input.") })
     }
 
-    /// `output`; with `gradients` also `grad_input` and `grad.KEY`, the gradients of sum(output × cotangent) in
+    /// The outputs; with `gradients` also `grad_input` and `grad.KEY`, the gradients of sum(output × cotangent) in
     /// evaluation mode (the cotangent is one everywhere if the case has none).
-    /// - Throws: ``ReferenceCaseError`` if the cotangent has not the output's shape.
+    /// - Throws: ``ReferenceCaseError`` if a cotangent has not its output's shape.
     public func run(gradients: Bool) throws -> [(key: String, tensor: Tensor)] {
-        guard gradients else { return [("output", model(input).detached)] }
+        guard gradients else { return model.referenceOutputs(input).map { ($0.key, $0.tensor.detached) } }
         let tape = Tape()
         let image = Tape.leaf(input)
-        let output = tape.record { model(image) }
-        if let cotangent, cotangent.shape != output.shape {
-            throw ReferenceCaseError("tensor cotangent", "shape \(cotangent.shape)", "shape \(output.shape)")
+        let outputs = tape.record { model.referenceOutputs(image) }
+        let sum = try tape.record {
+            try outputs.map { key, output in
+                let name = key.replacing("output", with: "cotangent", maxReplacements: 1)
+                guard let cotangent = cotangents[name] else { return output.sum() }
+                guard cotangent.shape == output.shape else {
+                    throw ReferenceCaseError("tensor \(name)", "shape \(cotangent.shape)", "shape \(output.shape)")
+                }
+                return (output * cotangent).sum()
+            }.reduce(Tensor(0), +)
         }
-        let results = tape.gradients(of: output, cotangent: cotangent)
-        var found: [(key: String, tensor: Tensor)] = [("output", output.detached)]
+        let results = tape.gradients(of: sum)
+        var found: [(key: String, tensor: Tensor)] = outputs.map { ($0.key, $0.tensor.detached) }
         if let gradient = results[image] { found.append(("grad_input", gradient.transposed([0, 3, 1, 2]))) }
-        for (key, parameter) in model.parameters {
+        for (key, parameter) in model.placedParameters {
             guard parameter.isTrainable else { continue }
             // What the output does not depend on has a gradient all the same.
             let gradient = results[parameter.tensor] ?? Tensor(zeros: parameter.shape)

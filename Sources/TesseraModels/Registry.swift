@@ -59,6 +59,11 @@ public enum Registry {
         PyramidVisionTransformer.system, SwinTransformer.system, CompactTransformer.system,
         PyramidVisionTransformerV2.system, ConvolutionalVisionTransformer.system, HATNet.system, CMT.system,
         MobileViT.system, ExMobileViT.system,
+        CrossCovarianceTransformer.system,
+        ViTAE.system,
+        SlicedRecursiveTransformer.system,
+        DynamicHybridTransformer.system,
+        ResidualAttentionTransformer.system, ResidualSwinTransformer.system,
     ]
 
     public static let entries: [ModelEntry] = systems.flatMap(\.variants)

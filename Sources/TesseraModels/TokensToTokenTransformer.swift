@@ -151,13 +151,13 @@ public final class TokensToTokenTransformer: Module, ImageClassifier {
         let mlp1: Linear
         let mlp2: Linear
         private let width: Int
-        /// Always on in training, whatever the model's own rate.
-        private let dropout = Dropout(0.1)
+        private let dropout: Dropout
 
         override var keys: [String: String] { ["mlp1": "mlp.0", "mlp2": "mlp.2"] }
 
-        init(_ inputs: Int, _ width: Int) {
-            self.width = width
+        /// - Parameter dropout: on in training whatever the model's own rate is
+        init(_ inputs: Int, _ width: Int, dropout: Float = 0.1) {
+            (self.width, self.dropout) = (width, Dropout(dropout))
             let initializer = Initializer.truncatedNormal(0.02)
             let features = width / 2
             norm1 = LayerNorm(inputs, epsilon: 1e-5)
@@ -170,14 +170,18 @@ public final class TokensToTokenTransformer: Module, ImageClassifier {
             mlp2 = Linear(width, width, initializer: initializer)
         }
 
-        func callAsFunction(_ x: Tensor) -> Tensor {
+        func callAsFunction(_ x: Tensor) -> Tensor { self(x, adding: nil) }
+
+        /// With something added between the attention and the perceptron.
+        func callAsFunction(_ x: Tensor, adding branch: Tensor?) -> Tensor {
             let parts = kqv(norm1(x)).split(axis: 2, sizes: [width, width, width])
             let (keys, queries, values) = (features(parts[0]), features(parts[1]), parts[2])
             let total = keys.sum(axes: [1], keepingAxes: true)
             let normalizer = queries.multiplied(by: total, transposing: (false, true)) + 1e-8
             let memory = keys.multiplied(by: values, transposing: (true, false))
             let mixed = queries.multiplied(by: memory) / normalizer
-            let y = values + dropout(proj(mixed))
+            let attended = values + dropout(proj(mixed))
+            let y = branch.map { attended + $0 } ?? attended
             return y + dropout(mlp2(mlp1(norm2(y), activation: .gelu)))
         }
 

@@ -21,8 +21,15 @@ open class Module {
     /// property out of its parts' keys, for modules that name their parts in full themselves.
     open var keys: [String: String] { [:] }
 
-    /// Every parameter and buffer with its key, in the order of declaration, depth first.
+    /// Every parameter and buffer with its key, in the order of declaration, depth first. One that several places share
+    /// is here once, under its first key.
     public final var parameters: [(key: String, parameter: Parameter)] {
+        var seen: Set<ObjectIdentifier> = []
+        return placedParameters.filter { seen.insert(ObjectIdentifier($0.parameter)).inserted }
+    }
+
+    /// Every parameter and buffer in every place: as checkpoints have them, a shared one under several keys.
+    public final var placedParameters: [(key: String, parameter: Parameter)] {
         var found: [(String, Parameter)] = []
         collect("", into: &found)
         return found

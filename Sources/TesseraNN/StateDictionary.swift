@@ -28,7 +28,7 @@ public struct StateDictionaryError: Error, CustomStringConvertible, Equatable {
 extension Module {
     /// All parameters and buffers under their checkpoint names, in PyTorch's layout.
     public var stateDictionary: [(key: String, tensor: Tensor)] {
-        parameters.map { ($0.key, $0.parameter.exported($0.parameter.value)) }
+        placedParameters.map { ($0.key, $0.parameter.exported($0.parameter.value)) }
     }
 
     /// Fills the model from tensors in PyTorch's layout.
@@ -45,11 +45,12 @@ extension Module {
         var error = StateDictionaryError()
         var loaded: [(Parameter, Tensor)] = []
         var known: Set<String> = []
-        for (key, parameter) in parameters {
+        var absent: [(key: String, parameter: Parameter)] = []
+        for (key, parameter) in placedParameters {
             known.insert(key)
             if skipping(key) { continue }
             guard var tensor = tensors[key] else {
-                error.missing.append(key)
+                absent.append((key, parameter))
                 continue
             }
             if tensor.shape != parameter.exportedShape, let adapted = adapting(key, tensor) { tensor = adapted }
@@ -59,13 +60,19 @@ extension Module {
             }
             loaded.append((parameter, tensor))
         }
-        // A count of batches is kept by PyTorch's batch norm and used by nobody.
-        error.unexpected = tensors.keys.filter {
-            !known.contains($0) && !skipping($0) && !$0.hasSuffix("num_batches_tracked")
+        // A shared parameter is complete with one of its copies.
+        let complete = Set(loaded.map { ObjectIdentifier($0.0) })
+        error.missing = absent.filter { !complete.contains(ObjectIdentifier($0.parameter)) }.map(\.key)
+        error.unexpected = tensors.keys.filter { key in
+            !known.contains(key) && !skipping(key) && !Self.derivedBuffers.contains { key.hasSuffix($0) }
         }.sorted()
         guard error.isEmpty else { throw error }
         for (parameter, tensor) in loaded { parameter.value = parameter.imported(tensor) }
     }
+
+    /// Ends of the keys of buffers that PyTorch models save although they follow from the architecture: the count of
+    /// batches in batch norm, which nobody uses, and the index tables and masks of window attention.
+    private static let derivedBuffers = ["num_batches_tracked", "relative_position_index", "attn_mask"]
 }
 
 extension Parameter {

@@ -20,15 +20,18 @@ import Testing
         "hatnet/square64": ["blocks.0.0": 0, "blocks.3.0": 3],
         "mobilevit/base_64": ["stages.1": 0, "stages.2.1": 1, "stages.3": 2, "stages.4": 3],
         "mobilevit/odd_40x56": ["stages.1": 0, "stages.2.1": 1, "stages.3": 2, "stages.4": 3],
+        "revit/remvit_pooled": ["block0": 0, "block2": 1, "block3": 2],
+        "revit/reswin": ["layer0_block1": 0, "layer1_block1": 1],
+        "vitae/v1_embedding_cls_64": ["layers.2": 0],
     ]
 
     static func stage(_ feature: String, of metadata: [String: String]) -> Int? {
         let name = "\(metadata["system"] ?? "")/\(metadata["case"] ?? "")"
         if let stages = stages[name] { return stages[feature] }
-        guard let match = feature.wholeMatch(of: /(stage|layer|block|s)(\d)/), let number = Int(match.2) else {
-            return nil
-        }
-        return match.1 == "stage" ? number : number > 0 ? number - 1 : nil
+        guard let match = feature.wholeMatch(of: /(stage|layers\.|transformers\.|layer|block|s)(\d)/),
+            let number = Int(match.2)
+        else { return nil }
+        return match.1 == "stage" || match.1.hasSuffix(".") ? number : number > 0 ? number - 1 : nil
     }
 
     @Test func thereAreCases() { #expect(Self.cases.count >= 6) }
@@ -37,9 +40,10 @@ import Testing
         let (metadata, tensors) = try FixtureFolder.tensors(path)
         let results = try ReferenceCase(metadata: metadata, tensors: tensors).run(gradients: true)
         let found = Dictionary(uniqueKeysWithValues: results)
-        let expected = tensors.filter { $0.key == "output" || $0.key.hasPrefix("grad") }
+        let expected = tensors.filter { $0.key.hasPrefix("output") || $0.key.hasPrefix("grad") }
         #expect(Set(found.keys) == Set(expected.keys))
-        let scale = expected.filter { $0.key != "output" }.values.map { $0.scalars.map(abs).max() ?? 0 }.max() ?? 1
+        let scale =
+            expected.filter { $0.key.hasPrefix("grad.") }.values.map { $0.scalars.map(abs).max() ?? 0 }.max() ?? 1
         for (key, tensor) in expected {
             guard let result = found[key] else { continue }
             #expect(result.shape == tensor.shape, "\(key)")
@@ -48,7 +52,8 @@ import Testing
                 #expect(result.scalars.allSatisfy { abs($0) <= 1e-6 * max(1, scale) }, "\(key)")
                 continue
             }
-            let error = relativeError(result, tensor)
+            // The gradient of a lone factor is a sum over a whole map, whose terms cancel: measured by its greatest peers.
+            let error = relativeError(result, tensor, floor: key.contains("coefficient") ? 0.05 * scale : 0)
             let tolerance: Float = ["vit", "deit", "cct"].contains(metadata["system"]) ? 2e-5 : 5e-5
             #expect(error <= tolerance, "\(key) of \(path): relative error \(error)")
         }
@@ -68,9 +73,9 @@ import Testing
         }
         var compared = 0
         for (key, tensor) in tensors {
-            guard key.hasPrefix("feature."), let stage = Self.stage(String(key.dropFirst(8)), of: metadata) else {
-                continue
-            }
+            guard let prefix = ["feature.", "output."].first(where: key.hasPrefix),
+                let stage = Self.stage(String(key.dropFirst(prefix.count)), of: metadata)
+            else { continue }
             let map = maps[stage]
             // Tokens may have a class token before them, and maps may have their channels first.
             let places = map.shape[1] * map.shape[2]
@@ -90,14 +95,15 @@ import Testing
     /// A forward pass in training mode, and what it makes of the running statistics.
     @Test(arguments: cases) func trainingMode(_ path: String) throws {
         let (found, tensors) = try FixtureFolder.tensors(path)
-        guard let expected = tensors["train.output"] else { return }
+        guard tensors.keys.contains(where: { $0.hasPrefix("train.output") }) else { return }
         var metadata = found
         // These were made without dropout, which CMT has before its head.
         metadata["config"]?.replace(/"dp": [0-9.]+/, with: "\"dp\": 0")
         let model = try ReferenceCase(metadata: metadata, tensors: tensors).model
         let image = try #require(tensors["input"]).transposed([0, 2, 3, 1])
-        let output = TrainingPass(RandomGenerator(seed: 0)).run { model(image) }
-        #expect(relativeError(output, expected) <= 5e-5)
+        for (key, output) in TrainingPass(RandomGenerator(seed: 0)).run({ model.referenceOutputs(image) }) {
+            #expect(relativeError(output, try #require(tensors["train.\(key)"])) <= 5e-5, "\(key)")
+        }
         let values = Dictionary(uniqueKeysWithValues: model.parameters.map { ($0.key, $0.parameter.value) })
         for (key, tensor) in tensors where key.hasPrefix("train.buffer.") && !key.hasSuffix("num_batches_tracked") {
             let found = try #require(values[String(key.dropFirst("train.buffer.".count))], "\(key)")

@@ -184,6 +184,9 @@ public final class AttentionProbe: @unchecked Sendable {
         try AttentionProbe.$current.withValue(self, operation: body)
     }
 
+    /// For layers that do compute their weights: shows them `[batch, heads, queries, keys]` to a probe that watches.
+    public static func show(_ weights: Tensor) { current?.weights.append(weights.detached) }
+
     func observe(_ q: Tensor, _ k: Tensor, heads: Int, scale: Float?, bias: Tensor?) {
         let size = q.shape[2] / heads
         func byHead(_ x: Tensor) -> Tensor {
