@@ -38,9 +38,12 @@ struct Fixture {
         return Data(body.dropFirst(offsets[0]).prefix(offsets[1] - offsets[0]))
     }
 
+    /// Of eight bytes each, or of one.
     func integers(_ name: String) throws -> [Int] {
-        try bytes(name).withUnsafeBytes { raw in
-            (0..<raw.count / 8).map { Int(raw.loadUnaligned(fromByteOffset: 8 * $0, as: Int64.self)) }
+        let isByte = (header[name] as? [String: Any])?["dtype"] as? String == "U8"
+        return try bytes(name).withUnsafeBytes { raw in
+            if isByte { return raw.map { Int($0) } }
+            return (0..<raw.count / 8).map { Int(raw.loadUnaligned(fromByteOffset: 8 * $0, as: Int64.self)) }
         }
     }
 
