@@ -152,10 +152,10 @@ public final class ExMobileViT: Module, FeaturePyramid {
     }
 
     public func pyramid(_ image: Tensor) -> [Tensor] {
-        let fine = mv2[0...3].reduce(conv1(image)) { $1($0) }
-        let x1 = mvit[0](mv2[4](fine))
-        let x2 = mvit[1](mv2[5](x1))
-        return [fine, x1, x2, mvit[2](mv2[6](x2))]
+        let fine = mv2[0...3].reduce(conv1(image)) { $1.forward($0) }
+        let x1 = mvit[0](mv2[4].forward(fine))
+        let x2 = mvit[1](mv2[5].forward(x1))
+        return [fine, x1, x2, mvit[2](mv2[6].forward(x2))]
     }
 
     public func features(_ image: Tensor) -> Features {

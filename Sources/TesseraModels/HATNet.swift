@@ -167,20 +167,9 @@ public final class HATNet: Module, FeaturePyramid {
 
         /// Attention of packed projections inside windows; zeros fill the last ones.
         private func withinWindows(_ packed: Tensor) -> Tensor {
-            let (batch, height, width) = (packed.shape[0], packed.shape[1], packed.shape[2])
-            let (rows, columns) = ((height + window - 1) / window, (width + window - 1) / window)
-            let missing = [
-                (axis: 1, before: 0, after: rows * window - height),
-                (axis: 2, before: 0, after: columns * window - width),
-            ].filter { $0.after > 0 }
-            let windows = packed.padded(missing).reshaped([batch, rows, window, columns, window, packed.shape[3]])
-                .transposed([0, 1, 3, 2, 4, 5])
-                .reshaped([batch * rows * columns, window * window, packed.shape[3]])
-            let mixed = attention(packed: windows, heads: heads)
-            return mixed.reshaped([batch, rows, columns, window, window, mixed.shape[2]])
-                .transposed([0, 1, 3, 2, 4, 5])
-                .reshaped([batch, rows * window, columns * window, mixed.shape[2]])
-                .sliced(axis: 1, from: 0, to: height).sliced(axis: 2, from: 0, to: width)
+            let partition = WindowPartition(
+                height: packed.shape[1], width: packed.shape[2], window: (window, window))
+            return partition.map(of: attention(packed: partition.windows(of: packed), heads: heads))
         }
     }
 

@@ -47,7 +47,7 @@ public final class MobileViT: Module, FeaturePyramid {
     }
 
     let stem: ConvolutionNormActivation
-    let stages: [[any MapLayer]]
+    let stages: [[any Layer]]
     let finalConv: ConvolutionNormActivation
     let head: Linear
     let configuration: Configuration
@@ -67,7 +67,7 @@ public final class MobileViT: Module, FeaturePyramid {
                 zeroesLastNorm: true, initializer: { .kaimingNormal(fan: $0) })
         }
         var rates = DropPath.linear(to: c.dropPath, depth: c.transformerDepths.reduce(0, +))[...]
-        stages = c.widths.indices.map { index -> [any MapLayer] in
+        stages = c.widths.indices.map { index -> [any Layer] in
             let width = c.width(index)
             switch index {
             case 0: return [residual(width, stride: 1)]
@@ -85,7 +85,7 @@ public final class MobileViT: Module, FeaturePyramid {
     }
 
     /// Convolutions around a transformer; what went in is concatenated with what comes out.
-    final class Block: Module, MapLayer {
+    final class Block: Module, Layer {
         let convKxk: ConvolutionNormActivation
         let conv1x1: Convolution2D
         let transformer: [TransformerLayer]
@@ -107,7 +107,7 @@ public final class MobileViT: Module, FeaturePyramid {
             patchSize = c.patchSize
         }
 
-        func callAsFunction(_ x: Tensor) -> Tensor {
+        func forward(_ x: Tensor) -> Tensor {
             let mixed = acrossPatches(conv1x1(convKxk(x)), side: patchSize) { sequences in
                 norm(transformer.reduce(sequences) { x, layer in checkpointed(layer, x) { layer($0) } })
             }
@@ -149,7 +149,7 @@ public final class MobileViT: Module, FeaturePyramid {
     private func maps(_ image: Tensor) -> [Tensor] {
         var x = stem(image)
         return stages.map { stage in
-            x = stage.reduce(x) { $1($0) }
+            x = stage(x)
             return x
         }
     }
@@ -166,13 +166,6 @@ public final class MobileViT: Module, FeaturePyramid {
     public var pyramidChannels: [Int] { configuration.widths.indices.dropFirst().map(configuration.width) }
     public var headPrefixes: [String] { ["head.fc."] }
 }
-
-/// A part of a stage: from one map to the next.
-protocol MapLayer: Module {
-    func callAsFunction(_ x: Tensor) -> Tensor
-}
-
-extension InvertedResidual: MapLayer {}
 
 /// Runs `body` on one sequence for each of the side² places inside a patch: that place of every patch of the map.
 ///

@@ -111,6 +111,23 @@ import Testing
         }
     }
 
+    /// A step that computes activations again in the backward pass: the same bits, running statistics included.
+    @Test(arguments: cases) func checkpointedStepsAreTheSame(_ path: String) throws {
+        let (metadata, tensors) = try FixtureFolder.tensors(path)
+        let image = try #require(tensors["input"]).transposed([0, 2, 3, 1])
+        func step(checkpointsActivations: Bool) throws -> [[Float]] {
+            let model = try ReferenceCase(metadata: metadata, tensors: tensors).model
+            let (tape, generator) = (Tape(), RandomGenerator(seed: 4))
+            let logits = TrainingPass(generator, checkpointsActivations: checkpointsActivations).run {
+                tape.record { model(image) }
+            }
+            let gradients = tape.gradients(of: logits, cotangent: tensors["cotangent"])
+            return [logits.scalars]
+                + model.parameters.map { (gradients[$0.parameter.tensor] ?? $0.parameter.value).scalars }
+        }
+        #expect(try step(checkpointsActivations: true) == step(checkpointsActivations: false))
+    }
+
     /// Leaving out what only the token grid needs must not change the answer.
     @Test(arguments: cases) func answersAgreeWithFeatures(_ path: String) throws {
         let (metadata, tensors) = try FixtureFolder.tensors(path)

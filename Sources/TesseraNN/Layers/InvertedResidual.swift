@@ -3,7 +3,7 @@ import Tessera
 /// Widens the channels, convolves each for itself, and narrows them again; where the shape stays, adds what it was given.
 ///
 /// "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (2018), arXiv 1801.04381.
-public final class InvertedResidual: Module {
+public final class InvertedResidual: Module, Layer {
     /// How checkpoints call the three convolutions.
     public enum Naming: Sendable {
         /// `conv1_1x1.conv`, `conv1_1x1.bn`, `conv2_kxk.conv`…
@@ -49,7 +49,7 @@ public final class InvertedResidual: Module {
     }
 
     /// `[batch, height, width, inputs]` → `[batch, rows, columns, outputs]`
-    public func callAsFunction(_ x: Tensor) -> Tensor {
+    public func forward(_ x: Tensor) -> Tensor {
         let y = project(depthwise(expand(x)))
         return isResidual ? x + y : y
     }
