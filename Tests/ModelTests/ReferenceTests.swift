@@ -111,6 +111,23 @@ import Testing
         }
     }
 
+    /// Blocks that compute their activations again give the same gradients and running statistics.
+    @Test(arguments: cases) func checkpointingChangesNoBit(_ path: String) throws {
+        let (metadata, tensors) = try FixtureFolder.tensors(path)
+        let image = try #require(tensors["input"]).transposed([0, 2, 3, 1])
+        func step(checkpointing: Bool) throws -> [String: [Float]] {
+            let model = try ReferenceCase(metadata: metadata, tensors: tensors).model
+            let (tape, pass) = (Tape(), TrainingPass(RandomGenerator(seed: 3), checkpointsActivations: checkpointing))
+            let sum = pass.run { tape.record { model(image).squared().sum() } }
+            let gradients = tape.gradients(of: sum)
+            let values = model.parameters.map { key, parameter in
+                (key, parameter.isTrainable ? gradients[parameter.tensor]?.scalars ?? [] : parameter.value.scalars)
+            }
+            return Dictionary(uniqueKeysWithValues: values)
+        }
+        #expect(try step(checkpointing: true) == step(checkpointing: false), "\(path)")
+    }
+
     /// Leaving out what only the token grid needs must not change the answer.
     @Test(arguments: cases) func answersAgreeWithFeatures(_ path: String) throws {
         let (metadata, tensors) = try FixtureFolder.tensors(path)
