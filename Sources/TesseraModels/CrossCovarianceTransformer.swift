@@ -90,7 +90,7 @@ public final class CrossCovarianceTransformer: Module, ImageClassifier {
     final class Stem: Module {
         let proj: [any Layer]
 
-        init(_ c: Configuration) { proj = ConvolutionNorm.stem([c.channels] + c.stemWidths) }
+        init(_ c: Configuration) { proj = ConvolutionNormActivation.stem([c.channels] + c.stemWidths) }
     }
 
     /// Sines and cosines of rows and columns, relative to the size of the grid, through a linear map: any grid has its
@@ -309,7 +309,7 @@ public final class CrossCovarianceTransformer: Module, ImageClassifier {
         if let posEmbed { map = map + posEmbed(rows: grid.height, columns: grid.width) }
         let count = grid.height * grid.width
         var x = Dropout(configuration.positionDropout)(map.reshaped([batch, count, width]))
-        for block in blocks { x = block(x, grid: grid) }
+        for block in blocks { x = checkpointed(block, x) { block($0, grid: grid) } }
         x = concatenate([clsToken.tensor.broadcast(to: [batch, 1, width]), x], axis: 1)
         for block in clsAttnBlocks { x = block(x) }
         let parts = norm(x).split(axis: 1, sizes: [1, count])

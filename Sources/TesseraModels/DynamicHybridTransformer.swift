@@ -76,7 +76,7 @@ public final class DynamicHybridTransformer: Module, ImageClassifier {
 
         init(_ c: Configuration) {
             preAffine = Affine(c.channels)
-            let stem = ConvolutionNorm.stem([c.channels] + c.stemWidths)
+            let stem = ConvolutionNormActivation.stem([c.channels] + c.stemWidths)
             // Only where it is the one convolution has it an activation behind it.
             proj = c.patchSize == 2 ? stem + [ActivationLayer(.gelu)] : stem
             postAffine = Affine(c.width)
@@ -189,7 +189,7 @@ public final class DynamicHybridTransformer: Module, ImageClassifier {
         let count = grid.height * grid.width
         var x = concatenate(
             [clsToken.tensor.broadcast(to: [batch, 1, width]), map.reshaped([batch, count, width])], axis: 1)
-        for block in blocks { x = block(x, grid: grid) }
+        for block in blocks { x = checkpointed(block, x) { block($0, grid: grid) } }
         let parts = norm(x).split(axis: 1, sizes: [1, count])
         let pooled = parts[0].reshaped([batch, width])
         return Features(

@@ -56,14 +56,11 @@ public enum Registry {
     /// In the order of their papers.
     public static let systems: [ModelSystem] = [
         ResNet.system, VisionTransformer.system, DeiTConfiguration.system, TokensToTokenTransformer.system,
-        PyramidVisionTransformer.system, SwinTransformer.system, CompactTransformer.system,
-        PyramidVisionTransformerV2.system, ConvolutionalVisionTransformer.system, HATNet.system, CMT.system,
-        MobileViT.system, ExMobileViT.system,
-        CrossCovarianceTransformer.system,
-        ViTAE.system,
-        SlicedRecursiveTransformer.system,
-        DynamicHybridTransformer.system,
-        ResidualAttentionTransformer.system, ResidualSwinTransformer.system,
+        PyramidVisionTransformer.system, SwinTransformer.system, CompactTransformer.system, ViTAE.system,
+        CrossCovarianceTransformer.system, PyramidVisionTransformerV2.system, ConvolutionalVisionTransformer.system,
+        HATNet.system, CMT.system, MobileViT.system, SlicedRecursiveTransformer.system,
+        DynamicHybridTransformer.system, ExMobileViT.system, ResidualAttentionTransformer.system,
+        ResidualSwinTransformer.system,
     ]
 
     public static let entries: [ModelEntry] = systems.flatMap(\.variants)

@@ -336,12 +336,6 @@ extension SlicedRecursiveTransformer.Configuration {
         return copy
     }
 
-    func sized(_ side: Int) -> Self {
-        var copy = self
-        copy.imageSize = Size(side)
-        return copy
-    }
-
     /// The models without slices.
     public static let tiny = Self(32, heads: 2, ratio: 3.6)
     public static let largeTiny = Self(32, heads: 2, ratio: 4)
@@ -356,8 +350,8 @@ extension SlicedRecursiveTransformer {
             ("SReT_LT_16_14_1", Configuration.largeTiny.sliced([16, 14, 1], [1, 1, 1])),
             ("SReT_S", Configuration.small.sliced()),
             ("SReT_T_wo_slice", .tiny), ("SReT_LT_wo_slice", .largeTiny), ("SReT_S_wo_slice", .small),
-            ("SReT_T_wo_slice_384", Configuration.tiny.sized(384)),
-            ("SReT_S_wo_slice_384", Configuration.small.sized(384)),
+            ("SReT_T_wo_slice_384", Configuration.tiny.with(imageSize: 384)),
+            ("SReT_S_wo_slice_384", Configuration.small.with(imageSize: 384)),
         ] as [(String, Configuration)],
         reference: { _ in Configuration() })
 }

@@ -70,7 +70,9 @@ public final class ViTAE: Module, FeaturePyramid {
         }
 
         func callAsFunction(_ x: Tokens) -> Tokens {
-            cells.reduce(reduction.map { $0.reduce(x.map) } ?? x) { $1($0) }
+            cells.reduce(reduction.map { $0.reduce(x.map) } ?? x) { x, cell in
+                Tokens(checkpointed(cell, x.tensor) { cell(Tokens($0, x.grid)).tensor }, x.grid)
+            }
         }
     }
 

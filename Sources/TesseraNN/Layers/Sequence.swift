@@ -39,32 +39,14 @@ public final class ActivationLayer: Module, Layer {
     public func forward(_ x: Tensor) -> Tensor { x.activated(activation) }
 }
 
-/// A convolution without bias and the batch norm that replaces it.
-public final class ConvolutionNorm: Module, Layer {
-    public let convolution: Convolution2D
-    public let norm: BatchNorm
+extension ConvolutionNormActivation: Layer {
+    public func forward(_ x: Tensor) -> Tensor { self(x) }
 
-    public override var keys: [String: String] { ["convolution": "0", "norm": "1"] }
-
-    public init(
-        _ inputs: Int, _ outputs: Int, kernel: Int, stride: Int = 1, padding: Int = 0, groups: Int = 1,
-        initializer: Initializer? = nil
-    ) {
-        convolution = Convolution2D(
-            inputs, outputs, kernel: kernel, stride: stride, padding: padding, groups: groups, bias: false,
-            initializer: initializer)
-        norm = BatchNorm(outputs)
-    }
-
-    public func forward(_ x: Tensor) -> Tensor { norm(convolution(x)) }
-}
-
-extension ConvolutionNorm {
     /// A stem: 3×3 convolutions of stride 2 with batch norm, GELU between them.
     /// - Parameter widths: the channels of the image, then of each convolution
     public static func stem(_ widths: [Int]) -> [any Layer] {
         let units = zip(widths, widths.dropFirst()).map {
-            ConvolutionNorm($0, $1, kernel: 3, stride: 2, padding: 1)
+            ConvolutionNormActivation($0, $1, kernel: 3, stride: 2, names: ("0", "1"))
         }
         return Array(units.map { [$0] }.joined(separator: [ActivationLayer(.gelu)] as [any Layer]))
     }
