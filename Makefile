@@ -1,6 +1,7 @@
 # make demo   everything from nothing to a trained model that names what is in a picture (about 5 minutes)
 # make test   builds and runs every test
 # make fuzz   damaged files in every format, for FUZZ_SECONDS a format, under the address sanitizer
+# make sanitize  the kernels and the pool under the address, undefined-behaviour and thread sanitizers
 # make lint   the style that continuous integration asks for
 
 SHELL := /bin/bash
@@ -38,6 +39,17 @@ fuzz: setup
 	swift build --build-tests $(SANITIZED)
 	ASAN_OPTIONS=detect_leaks=0 TESSERA_FUZZ_SECONDS=$(FUZZ_SECONDS) TESSERA_FUZZ_SEED=$(FUZZ_SEED) \
 		swift test --skip-build $(SANITIZED) --no-parallel --filter FuzzTests
+
+KERNELS := $(wildcard Sources/CKernels/*.c Sources/CKernels/levels/*.c)
+
+sanitize:
+	@mkdir -p .build
+	clang -g -O1 -std=gnu11 -D_GNU_SOURCE -fsanitize=address,undefined -fno-sanitize-recover=all \
+		-ISources/CKernels/include -o .build/sanitize-address Tests/Sanitizers/kernels.c $(KERNELS) -lm -lpthread
+	.build/sanitize-address
+	clang -g -O1 -std=gnu11 -D_GNU_SOURCE -fsanitize=thread \
+		-ISources/CKernels/include -o .build/sanitize-thread Tests/Sanitizers/kernels.c $(KERNELS) -lm -lpthread
+	.build/sanitize-thread
 
 lint:
 	swift format lint --strict --recursive --parallel Package.swift Sources Tests

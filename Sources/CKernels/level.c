@@ -108,10 +108,11 @@ static _Atomic bool emulates_tiles;
 void tk_emulate_tiles(bool on) { emulates_tiles = on; }
 
 const struct tk_products *tk_products(tk_precision precision) {
-    if (precision == TK_BFLOAT16 && emulates_tiles) return &tk_products_emulated_tiles;
+    if (precision != TK_FLOAT32 && emulates_tiles) return &tk_products_emulated_tiles[precision - TK_BFLOAT16];
     switch (tk_current_level()) {
 #if defined(__x86_64__)
-    case TK_AMX: return precision == TK_BFLOAT16 ? &tk_products_tiles : &tk_products_avx512;
+    case TK_AMX:
+        return precision == TK_FLOAT32 ? &tk_products_avx512 : &tk_products_tiles[precision - TK_BFLOAT16];
     case TK_AVX512: return &tk_products_avx512;
     case TK_AVX2: return &tk_products_avx2;
 #endif

@@ -29,7 +29,7 @@ float *tk_scratch(int64_t count) {
 }
 
 int64_t tk_block_scratch(const tk_block *block) {
-    const int64_t left = TK_LEFT_ROWS * (TK_K_BLOCK + 32);
+    const int64_t left = TK_LEFT_SCRATCH;
     if (block->packed_b) return left;
     return left + tk_products(block->precision)->packed_right_size(block->n, tk_k_block(block->k));
 }

@@ -52,6 +52,7 @@ static inline bool tk_has_epilogue(const tk_block *t) {
 enum {
     TK_K_BLOCK = 512,           // the longest range of k whose packed operands fit the caches
     TK_LEFT_ROWS = 48,          // the most rows of a left operand that are copied at a time
+    TK_LEFT_SCRATCH = 80 * (TK_K_BLOCK + 32),   // floats: those rows, or for tiles 32 rows and their three parts
     TK_COLUMN_STEP = 96,        // a whole number of panels of every kernel: where a packed operand may be divided
 };
 
@@ -61,15 +62,16 @@ static inline int64_t tk_k_block(int64_t k) {
     return blocks > 1 ? ((k + blocks - 1) / blocks + 31) / 32 * 32 : k;
 }
 
-/// The kernels of products: one instance for each instruction set, and two of the tile kernel.
+/// The kernels of products: one instance for each instruction set, and for each precision of the tile kernel.
 struct tk_products {
 #define X(result, name, arguments) result (*name) arguments;
 #include "kernels/product.def"
 #undef X
 };
 
-extern const struct tk_products tk_products_portable, tk_products_avx2, tk_products_avx512, tk_products_tiles,
-    tk_products_emulated_tiles;
+extern const struct tk_products tk_products_portable, tk_products_avx2, tk_products_avx512;
+/// For each precision but TK_FLOAT32.
+extern const struct tk_products tk_products_tiles[3], tk_products_emulated_tiles[3];
 
 /// The kernels for a precision at the current level.
 const struct tk_products *tk_products(tk_precision precision);

@@ -12,8 +12,8 @@ const char *tk_level_name(tk_level level);
 /// Changes the level (for tests and benchmarks). False, and no change, if this processor lacks it.
 bool tk_select_level(tk_level level);
 
-/// For tests on any machine: products of bfloat16 and of 8-bit integers run the tile kernels on an emulation of the tile
-/// registers.
+/// For tests on any machine: products of bfloat16 and of 8-bit integers run the tile kernels on an emulation of the
+/// tile registers.
 void tk_emulate_tiles(bool on);
 
 /// For tests on a processor that has it: AVX-512 does without its instruction for products of 8-bit integers (VNNI).

@@ -5,7 +5,12 @@
 
 /// Arithmetic of products. TK_BFLOAT16 rounds both operands to bfloat16 (to nearest, ties to even) and accumulates in
 /// float32: on AMX tiles where the processor has them, otherwise with the same rounding at float32 speed.
-typedef enum { TK_FLOAT32, TK_BFLOAT16 } tk_precision;
+///
+/// TK_SPLIT3 and TK_SPLIT6 are for float32 on tiles: both operands are split into sums of two or three bfloat16
+/// numbers, and three or six of the products of their parts are added up, the small ones first. Errors are about 1e-5 of
+/// the result's scale with three, and those of float32 with six; infinities become NaN. Without tiles both are
+/// TK_FLOAT32.
+typedef enum { TK_FLOAT32, TK_BFLOAT16, TK_SPLIT3, TK_SPLIT6 } tk_precision;
 
 typedef enum {
     TK_IDENTITY, TK_RELU, TK_GELU, TK_GELU_TANH, TK_QUICK_GELU, TK_SILU, TK_SIGMOID, TK_TANH, TK_HARD_SWISH,

@@ -74,7 +74,7 @@ TK_INLINE void pack_columns(const float *source, int64_t column, int64_t rows, i
 /// At most LEFT_ROWS rows of the left operand, in place or copied.
 static left_rows rows_of(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks,
                          tk_precision precision, float *copy) {
-    if (!a->patches && a->column == 1 && precision == TK_FLOAT32)
+    if (!a->patches && a->column == 1 && precision != TK_BFLOAT16)
         return (left_rows){a->data + first * a->row + first_k, a->row, ROWS * a->row, 1};
     left_rows left = {copy, LEFT_STRIDE, ROWS * LEFT_STRIDE, 1};
     if (lies_by_columns(a)) {

@@ -1,0 +1,156 @@
+// Runs kernels and the pool under clang's sanitizers: `make sanitize`. Results are checked by Tests/KernelTests; here
+// every operand has exactly the bytes that it needs, so that a step beside it is seen.
+#include "CKernels.h"
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint32_t state = 12345;
+
+static int64_t below(int64_t bound) {
+    state = state * 1664525 + 1013904223;
+    return (state >> 8) % bound;
+}
+
+static float *numbers(int64_t count) {
+    float *x = malloc((size_t)count * sizeof(float));
+    for (int64_t i = 0; i < count; i++) x[i] = (float)below(2001) / 1000 - 1;
+    return x;
+}
+
+static void multiply(void) {
+    const int64_t m = below(40), n = below(70), k = below(90), batch = 1 + below(3);
+    const bool transposes_a = below(2), transposes_b = below(2);
+    float *a = numbers(batch * m * k), *b = numbers(batch * n * k), *c = numbers(batch * m * n);
+    float *residual = numbers(batch * m * n), *bias = numbers(n), *before = numbers(batch * m * n);
+    float *column_sums = numbers(n), *row_sums = numbers(m);
+    tk_product p = {
+        .m = m, .n = n, .k = k, .batch = batch, .a = a, .a_row = transposes_a ? 1 : k,
+        .a_column = transposes_a ? m : 1, .a_batch = m * k, .b = b, .b_row = transposes_b ? 1 : n,
+        .b_column = transposes_b ? k : 1, .b_batch = n * k, .c = c, .c_row = n, .c_batch = m * n, .alpha = 0.5f,
+        .bias = below(2) ? bias : NULL, .activation = (tk_activation)below(10), .residual = below(2) ? residual : NULL,
+        .residual_row = n, .residual_batch = m * n, .column_sums = below(2) ? column_sums : NULL,
+        .row_sums = batch == 1 ? row_sums : NULL, .precision = (tk_precision)below(4),
+    };
+    if (below(2)) p.preactivation = before;
+    else p.derivative_at = before;
+    tk_multiply(&p);
+    float *operands[] = {a, b, c, residual, bias, before, column_sums, row_sums};
+    for (int i = 0; i < 8; i++) free(operands[i]);
+}
+
+/// Divided among threads, by rows and by ranges of k.
+static void multiply_large(int64_t m, int64_t n, int64_t k, tk_precision precision) {
+    float *a = numbers(m * k), *b = numbers(n * k), *c = numbers(m * n), *row_sums = numbers(m);
+    tk_product p = {
+        .m = m, .n = n, .k = k, .batch = 1, .a = a, .a_row = 1, .a_column = m, .b = b, .b_row = n, .b_column = 1, .c = c,
+        .c_row = n, .alpha = 1, .row_sums = row_sums, .precision = precision,
+    };
+    tk_multiply(&p);
+    free(a);
+    free(b);
+    free(c);
+    free(row_sums);
+}
+
+static void multiply_bytes(void) {
+    const int64_t m = below(70), n = below(70), k = below(200);
+    float *x = numbers(m * k), *w = numbers(n * k), *c = numbers(m * n), *bias = numbers(n);
+    float *a_scales = numbers(m), *b_scales = numbers(n);
+    int8_t *a = malloc((size_t)tk_int8_bytes(m, k)), *b = malloc((size_t)tk_int8_bytes(n, k));
+    void *packed = malloc((size_t)tk_int8_packed_bytes(n, k));
+    tk_int8_quantize(x, k, m, k, a, a_scales);
+    tk_int8_quantize(w, k, n, k, b, b_scales);
+    tk_int8_pack(b, n, k, packed);
+    const tk_int8_product p = {
+        .m = m, .n = n, .k = k, .a = a, .a_scales = a_scales, .b = packed, .b_scales = b_scales, .c = c, .c_row = n,
+        .bias = bias, .activation = TK_GELU,
+    };
+    tk_int8_multiply(&p);
+    void *operands[] = {x, w, c, bias, a_scales, b_scales, a, b, packed};
+    for (int i = 0; i < 9; i++) free(operands[i]);
+}
+
+static void convolve(void) {
+    const int64_t groups = 1 + below(3), kernel = 1 + below(3), stride = 1 + below(2), size = 4 + below(9);
+    const int64_t padding = below(2), places = (size + 2 * padding - kernel) / stride + 1;
+    tk_convolution c = {
+        .batch = 1 + below(3), .height = size, .width = size, .in_channels = groups * (1 + below(9)),
+        .out_channels = groups * (1 + below(20)), .out_height = places, .out_width = places, .kernel_height = kernel,
+        .kernel_width = kernel, .stride_height = stride, .stride_width = stride, .pad_top = padding, .pad_left = padding,
+        .dilation_height = 1, .dilation_width = 1, .groups = groups, .precision = (tk_precision)below(4),
+    };
+    const int64_t outputs = c.batch * places * places * c.out_channels;
+    const int64_t inputs = c.batch * size * size * c.in_channels;
+    const int64_t weights = c.out_channels * kernel * kernel * c.in_channels / groups;
+    float *x = numbers(inputs), *weight = numbers(weights), *y = numbers(outputs), *bias = numbers(c.out_channels);
+    tk_convolution_forward(&c, x, weight, bias, TK_RELU, NULL, y);
+    tk_convolution_backward_input(&c, y, weight, x);
+    tk_convolution_backward_weight(&c, x, y, weight);
+    free(x);
+    free(weight);
+    free(y);
+    free(bias);
+}
+
+static void normalise(void) {
+    const int64_t rows = 1 + below(40), columns = 1 + below(100);
+    float *x = numbers(rows * columns), *y = numbers(rows * columns), *weight = numbers(columns);
+    float *bias = numbers(columns), *mean = numbers(rows), *inverse = numbers(rows);
+    tk_layer_norm(x, weight, bias, 1e-5f, y, mean, inverse, rows, columns);
+    tk_layer_norm_backward(y, x, weight, mean, inverse, x, weight, bias, rows, columns);
+    tk_activation_backward(y, x, TK_GELU, x, bias, rows, columns);
+    tk_softmax(x, y, rows, columns);
+    float *operands[] = {x, y, weight, bias, mean, inverse};
+    for (int i = 0; i < 6; i++) free(operands[i]);
+}
+
+static void everything(int rounds) {
+    for (int i = 0; i < rounds; i++) {
+        multiply();
+        multiply_bytes();
+        convolve();
+        normalise();
+    }
+    for (tk_precision precision = TK_FLOAT32; precision <= TK_SPLIT6; precision++) {
+        multiply_large(70, 60, 2000, precision);
+        multiply_large(400, 100, 50, precision);
+    }
+}
+
+static void count_task(void *context, int64_t index, int worker) {
+    (void)worker;
+    ((int *)context)[index]++;
+}
+
+/// Several callers at once: one of them has the pool, the others work alone.
+static void *call_pool(void *failed) {
+    for (int round = 0; round < 300; round++) {
+        int counts[37] = {0};
+        tk_parallel(37, count_task, counts);
+        for (int i = 0; i < 37; i++)
+            if (counts[i] != 1) *(_Atomic bool *)failed = true;
+    }
+    return NULL;
+}
+
+int main(void) {
+    _Atomic bool failed = false;
+    for (int threads = 1; threads <= 4; threads += 3) {
+        tk_set_thread_count(threads);
+        for (tk_level level = TK_PORTABLE; level <= TK_AMX; level++)
+            if (tk_select_level(level)) everything(40);
+        tk_avoid_vnni(true);
+        everything(20);
+        tk_avoid_vnni(false);
+        tk_emulate_tiles(true);
+        everything(20);
+        tk_emulate_tiles(false);
+    }
+    pthread_t callers[4];
+    for (int i = 0; i < 4; i++) pthread_create(&callers[i], NULL, call_pool, &failed);
+    for (int i = 0; i < 4; i++) pthread_join(callers[i], NULL);
+    puts(failed ? "error: an index ran twice or never" : "no complaint");
+    return failed;
+}
