@@ -41,14 +41,17 @@ fuzz: setup
 		swift test --skip-build $(SANITIZED) --no-parallel --filter FuzzTests
 
 KERNELS := $(wildcard Sources/CKernels/*.c Sources/CKernels/levels/*.c)
+SANITIZED := clang -g -O1 -std=gnu11 -D_GNU_SOURCE -ISources/CKernels/include Tests/Sanitizers/kernels.c $(KERNELS) \
+	-lm -lpthread
+# Swift's thread sanitizer knows Dispatch and wants it linked.
+SWIFT_LIBRARIES = $(dir $(realpath $(shell which swift)))../lib/swift/linux
 
 sanitize:
 	@mkdir -p .build
-	clang -g -O1 -std=gnu11 -D_GNU_SOURCE -fsanitize=address,undefined -fno-sanitize-recover=all \
-		-ISources/CKernels/include -o .build/sanitize-address Tests/Sanitizers/kernels.c $(KERNELS) -lm -lpthread
+	$(SANITIZED) -fsanitize=address,undefined -fno-sanitize-recover=all -o .build/sanitize-address
 	.build/sanitize-address
-	clang -g -O1 -std=gnu11 -D_GNU_SOURCE -fsanitize=thread \
-		-ISources/CKernels/include -o .build/sanitize-thread Tests/Sanitizers/kernels.c $(KERNELS) -lm -lpthread
+	$(SANITIZED) -fsanitize=thread -L$(SWIFT_LIBRARIES) -Wl,-rpath,$(SWIFT_LIBRARIES) -ldispatch -lBlocksRuntime \
+		-o .build/sanitize-thread
 	.build/sanitize-thread
 
 lint:
