@@ -1,13 +1,13 @@
-// Splits products over threads. The split depends on the shape alone, and so does every bit of the result.
+// Splits products over threads. Where sums are split depends on the shape alone, and so does every bit of the result.
 #include "product.h"
 #include "table.h"
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    ROW_STEP = 48,              // a multiple of the rows that kernels take at a time, at every level
+    ROW_STEP = 24, TILE_ROW_STEP = 96,      // multiples of the rows that kernels take at a time, at every level
     MOST_ROWS = 384,            // of a task
-    TASKS_OF_THREAD = 8,        // enough of them for threads of unequal speed
+    TASKS_OF_THREAD = 16,       // enough of them for threads of unequal speed
     SUMMED_ROWS = 192,          // of a task that adds up columns
     LEAST_COLUMNS = 192, MOST_COLUMNS = 768, SECOND_CACHE_FLOATS = 160 << 10,
     PACK_COLUMNS = TK_COLUMN_STEP,              // of a packing task
@@ -154,7 +154,8 @@ static void divide(job *j, int64_t batch) {
         row_tasks = quotient_up(TASKS_OF_THREAD * tk_thread_count(), batch * j->column_tasks);
         if (row_tasks * MOST_ROWS < t->m) row_tasks = quotient_up(t->m, MOST_ROWS);
     }
-    j->rows = quotient_up(quotient_up(t->m, row_tasks), ROW_STEP) * ROW_STEP;
+    const int64_t row_step = t->precision == TK_FLOAT32 ? ROW_STEP : TILE_ROW_STEP;
+    j->rows = quotient_up(quotient_up(t->m, row_tasks), row_step) * row_step;
     j->row_tasks = quotient_up(t->m, j->rows);
 
     const int64_t wanted = quotient_up(SPLIT_TASKS, j->row_tasks * j->column_tasks);
