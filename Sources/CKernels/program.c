@@ -18,8 +18,8 @@ int64_t tk_packed_size(tk_precision precision, int64_t columns, int64_t depth) {
 }
 
 static int64_t pack_tasks(const tk_product_step *p) {
-    const int64_t k_block = tk_k_block(p->depth);
-    return p->depth == 0 ? 0 : (p->depth + k_block - 1) / k_block * ((p->columns + TK_COLUMN_STEP - 1) / TK_COLUMN_STEP);
+    const int64_t k_block = tk_k_block(p->depth), column_tasks = (p->columns + TK_COLUMN_STEP - 1) / TK_COLUMN_STEP;
+    return p->depth == 0 ? 0 : (p->depth + k_block - 1) / k_block * column_tasks;
 }
 
 /// Some columns of one k block of one weight.

@@ -49,7 +49,7 @@ static void divide(const tk_product_step *s, int64_t threads, tk_product_grid *g
         for (int64_t rows = 1; rows <= least(row_steps, most); rows++) {
             const int64_t part_rows = quotient_up(row_steps, rows), part_columns = quotient_up(column_steps, columns);
             const int64_t rounds = quotient_up(rows * columns * g->matrices, threads);
-            const int64_t cost = rounds * (8 + part_rows * (part_columns * 4 + row_cost));
+            const int64_t cost = rounds * (8 + part_rows * (part_columns * 6 + row_cost));
             if (cost >= best) continue;
             best = cost;
             g->part_rows = part_rows * ROW_STEP;
@@ -99,6 +99,10 @@ static void run_product(const tk_product_step *s, const tk_frame *f, int64_t par
         t.a = (tk_operand){.data = row_at(f, &s->a, matrix, row, s->rows, s->a_row), .column = 1,
                            .row = s->rows == 1 ? s->a.image : s->a_row};
     }
+    // Columns by as many as stay in the second cache while all rows meet them.
+    const int64_t most = greatest(2 * TK_COLUMN_STEP, SECOND_CACHE_FLOATS / greatest(1, tk_k_block(s->depth)));
+    const int64_t block = quotient_up(even(end - first, most), TK_COLUMN_STEP) * TK_COLUMN_STEP;
+    t.n = block;
     const int64_t product_scratch = (tk_block_scratch(&t) + 15) / 16 * 16;
     // Not a power of two apart: those rows would meet in one set of the cache.
     const int64_t normal_row = s->depth + 16;
@@ -112,11 +116,9 @@ static void run_product(const tk_product_step *s, const tk_frame *f, int64_t par
     }
     float *c = row_at(f, &s->c, matrix, row, s->rows, s->c_row);
     const float *residual = s->has_residual ? row_at(f, &s->residual, matrix, row, s->rows, s->residual_row) : NULL;
-    // Columns by as many as stay in the second cache while all rows meet them.
-    const int64_t most = greatest(2 * TK_COLUMN_STEP, SECOND_CACHE_FLOATS / greatest(1, tk_k_block(s->depth)));
-    const int64_t block = quotient_up(even(end - first, most), TK_COLUMN_STEP) * TK_COLUMN_STEP;
     for (int64_t column = first; column < end; column += block) {
         t.n = least(block, end - column);
+        t.b = (tk_operand){.data = s->weight + column * s->depth, .row = 1, .column = s->depth};
         t.packed_first = column;
         t.c = c + column;
         t.bias = s->bias ? s->bias + column : NULL;

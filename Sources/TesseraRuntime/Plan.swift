@@ -4,21 +4,27 @@ import Tessera
 
 /// A compiled forward pass for one image shape: runs any number of images.
 ///
-/// All memory but the outputs is planned and allocated once: an arena for each thread, and the packed weights. The
-/// results are the same bits for every number of threads and of images.
+/// All memory but the outputs is planned and allocated once: an arena for each thread, and the packed weights. A plan
+/// that has run only one image has not packed them yet: reading them once is cheaper, and a process that names one
+/// picture is done sooner. The results are the same bits for every number of threads and of images.
 public final class Plan: @unchecked Sendable {
     public let graph: Graph
     /// What each step of the program computes.
     public let steps: [StepLabel]
     private let program: UnsafeBox<tk_step>
     private let owned: [AnyObject]
-    private let packed: Tensor
     /// Floats that the activations of one image take.
     public let arenaCount: Int
     /// Images that a thread takes through the network at a time.
     private let group: Int
-    /// Taken during a run: the arenas serve one at a time.
-    private let arenas = Mutex<[Tensor]>([])
+    /// Taken during a run: the memory serves one at a time.
+    private let memory = Mutex(Memory())
+
+    private struct Memory {
+        var arenas: [Tensor] = []
+        var packedWeights: Tensor?
+        var hasRun = false
+    }
 
     /// What the activations of a group may take of the second cache, in floats.
     private static let cachedFloats = 192 << 10
@@ -27,16 +33,13 @@ public final class Plan: @unchecked Sendable {
     /// - Parameter graph: of one image, before any rewrite.
     public init(_ graph: Graph) {
         self.graph = graph.optimized()
-        var lowering = Lowering(self.graph)
+        let lowering = Lowering(self.graph)
         steps = lowering.labels
         arenaCount = lowering.arena
         group = min(Plan.largestGroup, max(1, Plan.cachedFloats / max(1, arenaCount)))
-        packed = lowering.packWeights()
         program = UnsafeBox(count: lowering.steps.count)
         for (index, step) in lowering.steps.enumerated() { program.pointer[index] = step }
         owned = lowering.owned
-        var description = self.description
-        tk_program_pack(&description)
     }
 
     private var description: tk_program {
@@ -64,13 +67,15 @@ public final class Plan: @unchecked Sendable {
             images.shape.replacing(0, with: 1) == graph.shape(graph.input),
             "a plan for \(graph.shape(graph.input)) cannot run on \(images.shape)")
         let outputs = graph.outputs.map { Tensor(uninitialized: graph.shape($0).replacing(0, with: batch)) }
-        let count = arenas.withLock { arenas in
-            while arenas.count < Processor.threads {
-                arenas.append(Tensor(uninitialized: [max(1, arenaCount * group)]))
+        let count = memory.withLock { memory in
+            if memory.packedWeights == nil, memory.hasRun || batch > 1 { memory.packedWeights = packWeights() }
+            memory.hasRun = true
+            while memory.arenas.count < Processor.threads {
+                memory.arenas.append(Tensor(uninitialized: [max(1, arenaCount * group)]))
             }
             return withExtendedLifetime((images, outputs)) {
                 withUnsafeTemporaryPointers(outputs) { outputs in
-                    withUnsafeTemporaryPointers(arenas) { arenas in
+                    withUnsafeTemporaryPointers(memory.arenas) { arenas in
                         var description = self.description
                         var run = tk_program_run(
                             images: Int64(batch), input: images.pointer, outputs: outputs, arenas: arenas,
@@ -82,6 +87,24 @@ public final class Plan: @unchecked Sendable {
         }
         return (outputs, count)
     }
+
+    /// Packs the weights of all products, on all threads, into one piece of memory.
+    private func packWeights() -> Tensor {
+        let sizes = steps.indices.map { index in
+            let step = program.pointer[index]
+            guard step.kind == TK_STEP_PRODUCT else { return 0 }
+            return Int(tk_packed_size(step.product.precision, step.product.columns, step.product.depth))
+        }
+        let packed = Tensor(uninitialized: [max(1, sizes.reduce(0, +))])
+        var next = packed.mutablePointer
+        for (index, size) in sizes.enumerated() where size > 0 {
+            program.pointer[index].product.packed = next
+            next += size
+        }
+        var description = self.description
+        tk_program_pack(&description)
+        return packed
+    }
 }
 
 private func withUnsafeTemporaryPointers<Result>(
@@ -90,22 +113,5 @@ private func withUnsafeTemporaryPointers<Result>(
     withUnsafeTemporaryAllocation(of: UnsafeMutablePointer<Float>?.self, capacity: max(1, tensors.count)) { pointers in
         for (index, tensor) in tensors.enumerated() { pointers[index] = tensor.mutablePointer }
         return body(UnsafePointer(pointers.baseAddress!))
-    }
-}
-
-extension Lowering {
-    /// Gives every product memory for its packed weight, all in one piece.
-    mutating func packWeights() -> Tensor {
-        var sizes = [Int](repeating: 0, count: steps.count)
-        for (index, step) in steps.enumerated() where step.kind == TK_STEP_PRODUCT {
-            sizes[index] = Int(tk_packed_size(step.product.precision, step.product.columns, step.product.depth))
-        }
-        let packed = Tensor(uninitialized: [max(1, sizes.reduce(0, +))])
-        var next = packed.mutablePointer
-        for (index, size) in sizes.enumerated() where size > 0 {
-            steps[index].product.packed = next
-            next += size
-        }
-        return packed
     }
 }

@@ -40,6 +40,19 @@ import Testing
         }
     }
 
+    /// The first image runs before the weights are packed.
+    @Test(arguments: Precision.allCases) func packingChangesNoBit(_ precision: Precision) throws {
+        for test in [PlanCase.all[0], PlanCase.all[6]] {
+            let (model, configuration) = try test.model()
+            let image = input(configuration, batch: 1)
+            let results = precision.use {
+                let compiled = CompiledModel { [model($0)] }
+                return (0..<3).map { _ in compiled(image)[0].scalars }
+            }
+            #expect(results[0] == results[1] && results[1] == results[2])
+        }
+    }
+
     @Test(arguments: [TK_PORTABLE, TK_AVX2, TK_AVX512]) func agreesAtEveryLevel(_ level: tk_level) throws {
         let before = tk_current_level()
         guard tk_select_level(level) else { return }
@@ -75,7 +88,7 @@ import Testing
             for batch in [1, 6] {
                 let images = input(configuration, batch: batch)
                 threads(1) {
-                    _ = compiled(images)
+                    for _ in 0..<2 { _ = compiled(images) }
                     let before = tk_allocation_count()
                     for _ in 0..<5 { _ = compiled(images) }
                     #expect(tk_allocation_count() - before == 5, "\(name) with \(batch) images")

@@ -62,10 +62,11 @@ import Testing
         let graph = Graph(input: [1, 12, 10, 3]) { [stem($0)] }.optimized()
         #expect(!graph.nodes.contains { $0.operation is FixedBatchNormalization })
         let products = graph.nodes.compactMap { $0.operation as? Product }
-        #expect(products.count == 3)
+        #expect(products.count == 4)
         // BatchNorm and ReLU went into the convolution; layer scale and the residual into the second linear layer.
         #expect(products[0].activation == .relu && products[0].has(.bias))
-        #expect(products[2].has(.residual))
+        #expect(products[1].activation == .hardSwish)
+        #expect(products[3].has(.residual))
     }
 
     @Test func aTransformerBecomesFiveStepsALayer() throws {
@@ -74,7 +75,7 @@ import Testing
         (configuration.depth, configuration.imageSize, configuration.layerScale) = (depth, Size(32), 0.1)
         let model = VisionTransformer(configuration)
         model.initialize(seed: 1)
-        let graph = Graph(input: [1, 32, 32, 3]) { [model($0)] }.optimized()
+        let graph = Graph(input: [1, 32, 32, 3]) { [model.features($0).logits] }.optimized()
         let steps = graph.nodes.filter { !graph.isReshape($0) }.map { type(of: $0.operation).name }
         // Patches with their positions; norm, qkv; attention; projection and residual; norm, fc1, GELU; fc2 and residual.
         #expect(steps.first == "product")

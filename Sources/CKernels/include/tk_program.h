@@ -29,7 +29,7 @@ typedef struct {
     const float *norm_weight, *norm_bias;       // [depth] or NULL
     tk_convolution convolution;                 // of one image, in one group; a is then the feature map
     const float *weight;                        // [columns][depth]
-    float *packed;                              // tk_packed_size floats, filled by tk_program_pack
+    float *packed;                              // tk_packed_size floats by tk_program_pack; NULL: packed when used
     const float *bias;                          // [columns] or NULL
     tk_activation activation;
     tk_precision precision;
