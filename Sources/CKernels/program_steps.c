@@ -159,7 +159,8 @@ static void run_attention(const tk_attention_step *s, const tk_frame *f) {
         a.v = at(f, &s->v, image);
         a.out = at(f, &s->out, image);
         a.bias = s->has_bias ? at(f, &s->bias, image) : NULL;
-        tk_attention_forward(&a);
+        if (f->threads == 1) tk_attention_heads(&a, 0, a.batch * a.heads);
+        else tk_attention_forward(&a);
     }
 }
 
