@@ -61,6 +61,8 @@ public enum Registry {
         HATNet.system, CMT.system, MobileViT.system, SlicedRecursiveTransformer.system,
         DynamicHybridTransformer.system, ExMobileViT.system, ResidualAttentionTransformer.system,
         ResidualSwinTransformer.system,
+        MLPMixer.system, MLPMixer.residualSystem, MLPMixer.gatedSystem, VisionPermutator.system, CycleMLP.system,
+        S2MLP.system, ASMLP.system, HireMLP.system, SparseMLP.system, WaveMLP.system,
     ]
 
     public static let entries: [ModelEntry] = systems.flatMap(\.variants)
