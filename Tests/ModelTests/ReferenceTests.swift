@@ -26,6 +26,8 @@ import Testing
         "hatnet/hdim4_deep": ["blocks.1.0": 1, "blocks.2.1": 2],
         "hatnet/square64": ["blocks.0.0": 0, "blocks.3.0": 3],
         "mobilevit/base_64": ["stages.1": 0, "stages.2.1": 1, "stages.3": 2, "stages.4": 3],
+        "revcol/plain_3col": ["col2.c0": 0, "col2.c1": 1, "col2.c2": 2, "col2.c3": 3],
+        "revcol/huge_3col": ["col2.c0": 0, "col2.c1": 1, "col2.c2": 2, "col2.c3": 3],
         "vision_mlp/asmlp": ["layer3": 3],
         // What it tells are branches without their residual.
         "vision_mlp/smlpnet": [:],
