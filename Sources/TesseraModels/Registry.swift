@@ -63,7 +63,7 @@ public enum Registry {
         ResidualSwinTransformer.system,
         MLPMixer.system, MLPMixer.residualSystem, MLPMixer.gatedSystem, VisionPermutator.system, CycleMLP.system,
         S2MLP.system, ASMLP.system, HireMLP.system, SparseMLP.system, WaveMLP.system,
-        RevCol.system, InternImage.system,
+        RevCol.system, InternImage.system, SoT.system,
     ]
 
     public static let entries: [ModelEntry] = systems.flatMap(\.variants)

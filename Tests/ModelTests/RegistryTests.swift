@@ -125,6 +125,7 @@ import Testing
             ("WaveMLP_T_dw", #"{"img_size": 48, "layers": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
             ("revcol_tiny", #"{"img_size": 64, "num_subnet": 2, "in_chans": 1, "num_classes": 3}"#),
             ("internimage_t", #"{"img_size": 44, "depths": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
+            ("SoT_Tiny", #"{"img_size": 32, "depth": 1, "in_chans": 1, "num_classes": 3}"#),
         ] {
             var configuration = try Registry.entry(name).configuration
             try configuration.apply(Arguments(parsing: json, section: "model"))
