@@ -57,6 +57,69 @@ void tk_gather_backward(const float *y_gradient, const int32_t *indices, float *
     tk_parallel(outer * ((inner + SCATTERED_COLUMNS - 1) / SCATTERED_COLUMNS), scatter_stripe, &j);
 }
 
+/// Where a channel of (row, column) is read, as an index of a place in its map; -1: nowhere.
+static int64_t shifted_place(const tk_shift *s, const tk_channel_shift *run, int64_t row, int64_t column) {
+    int64_t from_row = row + run->rows, from_column = column + run->columns;
+    if (s->clamps) {
+        from_row = from_row < 0 ? 0 : least(from_row, s->height - 1);
+        from_column = from_column < 0 ? 0 : least(from_column, s->width - 1);
+    } else if (from_row < 0 || from_row >= s->height || from_column < 0 || from_column >= s->width) {
+        return -1;
+    }
+    return from_row * s->width + from_column;
+}
+
+typedef struct {
+    const tk_shift *shift;
+    const float *x;
+    float *y;
+} shift_job;
+
+static void shift_row(void *context, int64_t index, int worker) {
+    (void)worker;
+    const shift_job *j = context;
+    const tk_shift *s = j->shift;
+    const int64_t row = index % s->height;
+    const float *map = j->x + index / s->height * s->height * s->width * s->channels;
+    for (int64_t column = 0; column < s->width; column++) {
+        float *y = j->y + (index * s->width + column) * s->channels;
+        for (const tk_channel_shift *run = s->shifts; run < s->shifts + s->shift_count; run++) {
+            const int64_t place = shifted_place(s, run, row, column);
+            const float *x = map + place * s->channels;
+            for (int64_t c = run->first; c < run->first + run->count; c++) y[c] = place < 0 ? 0 : x[c];
+        }
+    }
+}
+
+void tk_shift_forward(const tk_shift *shift, const float *x, float *y) {
+    shift_job j = {shift, x, y};
+    tk_parallel(shift->batch * shift->height, shift_row, &j);
+}
+
+/// A whole map, because clamped places receive from several.
+static void unshift_map(void *context, int64_t index, int worker) {
+    (void)worker;
+    const shift_job *j = context;
+    const tk_shift *s = j->shift;
+    const int64_t size = s->height * s->width * s->channels;
+    const float *y = j->x + index * size;
+    float *map = j->y + index * size;
+    memset(map, 0, (size_t)size * sizeof(float));
+    for (int64_t place = 0; place < s->height * s->width; place++, y += s->channels) {
+        for (const tk_channel_shift *run = s->shifts; run < s->shifts + s->shift_count; run++) {
+            const int64_t target = shifted_place(s, run, place / s->width, place % s->width);
+            if (target < 0) continue;
+            float *x = map + target * s->channels;
+            for (int64_t c = run->first; c < run->first + run->count; c++) x[c] += y[c];
+        }
+    }
+}
+
+void tk_shift_backward(const tk_shift *shift, const float *y_gradient, float *x_gradient) {
+    shift_job j = {shift, y_gradient, x_gradient};
+    tk_parallel(shift->batch, unshift_map, &j);
+}
+
 static void resample_rows(void *context, int64_t index, int worker) {
     (void)worker;
     const job *j = context;

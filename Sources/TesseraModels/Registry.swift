@@ -61,6 +61,9 @@ public enum Registry {
         HATNet.system, CMT.system, MobileViT.system, SlicedRecursiveTransformer.system,
         DynamicHybridTransformer.system, ExMobileViT.system, ResidualAttentionTransformer.system,
         ResidualSwinTransformer.system,
+        MLPMixer.system, MLPMixer.residualSystem, MLPMixer.gatedSystem, VisionPermutator.system, CycleMLP.system,
+        S2MLP.system, ASMLP.system, HireMLP.system, SparseMLP.system, WaveMLP.system,
+        RevCol.system, InternImage.system, SoT.system,
     ]
 
     public static let entries: [ModelEntry] = systems.flatMap(\.variants)

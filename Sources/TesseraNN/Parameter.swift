@@ -11,6 +11,8 @@ public final class Parameter {
         case same
         /// Here `[outputs, height, width, inputs]`, there `[outputs, inputs, height, width]`.
         case convolution
+        /// Here `[outputs, inputs]`, there `[outputs, inputs, 1, 1]`: a linear layer written as a convolution.
+        case pointwise
     }
 
     public let shape: Shape

@@ -78,16 +78,28 @@ extension Module {
 extension Parameter {
     /// The shape in PyTorch's layout.
     public var exportedShape: Shape {
-        layout == .same ? shape : [shape[0], shape[3], shape[1], shape[2]]
+        switch layout {
+        case .same: shape
+        case .convolution: [shape[0], shape[3], shape[1], shape[2]]
+        case .pointwise: [shape[0], shape[1], 1, 1]
+        }
     }
 
     /// A tensor of this parameter's shape (its value, gradient or moment) in PyTorch's layout.
     public func exported(_ tensor: Tensor) -> Tensor {
-        layout == .same ? tensor : tensor.transposed([0, 3, 1, 2])
+        switch layout {
+        case .same: tensor
+        case .convolution: tensor.transposed([0, 3, 1, 2])
+        case .pointwise: tensor.reshaped(exportedShape)
+        }
     }
 
     /// A tensor in PyTorch's layout in ours.
     public func imported(_ tensor: Tensor) -> Tensor {
-        layout == .same ? tensor : tensor.transposed([0, 2, 3, 1])
+        switch layout {
+        case .same: tensor
+        case .convolution: tensor.transposed([0, 2, 3, 1])
+        case .pointwise: tensor.reshaped(shape)
+        }
     }
 }

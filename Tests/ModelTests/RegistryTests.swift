@@ -110,6 +110,22 @@ import Testing
             ("xcit_nano_12_p16_224_fsne", #"{"img_size": 32, "depth": 1, "in_chans": 1, "num_classes": 3}"#),
             ("ViTAE_basic_Tiny", #"{"img_size": 32, "NC_depth": [0, 0, 1], "in_chans": 1, "num_classes": 3}"#),
             ("ViTAEv2_S", #"{"img_size": 32, "NC_depth": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
+            ("mixer_s16_224", #"{"img_size": [32, 48], "num_blocks": 1, "in_chans": 1, "num_classes": 3}"#),
+            ("resmlp_12_224", #"{"img_size": 32, "num_blocks": 1, "in_chans": 1, "num_classes": 3}"#),
+            ("gmlp_ti16_224", #"{"img_size": 32, "num_blocks": 1, "in_chans": 1, "num_classes": 3}"#),
+            (
+                "vip_s7",
+                #"{"patch_size": 4, "segment_dim": [8, 4, 4, 4], "layers": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#
+            ),
+            ("smlpnet_tiny", #"{"image_size": 32, "depths": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
+            ("CycleMLP_B1", #"{"img_size": 48, "layers": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
+            ("s2mlp_v1_deep", #"{"image_size": 48, "depth": [2], "in_channels": 1, "num_classes": 3}"#),
+            ("asmlp_tiny", #"{"img_size": 40, "depths": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
+            ("hire_mlp_tiny", #"{"img_size": 48, "layers": [2, 2, 2, 2], "in_chans": 1, "num_classes": 3}"#),
+            ("WaveMLP_T_dw", #"{"img_size": 48, "layers": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
+            ("revcol_tiny", #"{"img_size": 64, "num_subnet": 2, "in_chans": 1, "num_classes": 3}"#),
+            ("internimage_t", #"{"img_size": 44, "depths": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
+            ("SoT_Tiny", #"{"img_size": 32, "depth": 1, "in_chans": 1, "num_classes": 3}"#),
         ] {
             var configuration = try Registry.entry(name).configuration
             try configuration.apply(Arguments(parsing: json, section: "model"))
@@ -118,6 +134,12 @@ import Testing
             let side = configuration.imageSize.height
             for (down, across) in [(0, 0), (32, 32), (0, 32)] {
                 let image = Tensor(repeating: 0.5, [2, side + down, side + across, configuration.channels])
+            let size = configuration.imageSize
+            // Models with a weight for each place know one size.
+            let isFixed = ["mixer", "resmlp", "gmlp", "vip", "smlpnet"].contains { name.hasPrefix($0) }
+            for extra in isFixed ? [0] : [0, 32] {
+                let image = Tensor(
+                    repeating: 0.5, [2, size.height + extra, size.width + extra, configuration.channels])
                 let logits = model(image)
                 #expect(logits.shape == [2, 3])
                 #expect(logits.scalars.allSatisfy { $0.isFinite })

@@ -81,6 +81,8 @@ extension Operations {
             check("exp", signed, { $0.exp() }, { Foundation.exp($0) })
             check("log", positive, { $0.log() }, { Foundation.log($0) })
             check("squareRoot", positive, { $0.squareRoot() }, { $0.squareRoot() })
+            check("sine", signed, { $0.sine() }, { sin($0) })
+            check("cosine", signed, { $0.cosine() }, { cos($0) })
             check("squared", signed, { $0.squared() }, { $0 * $0 })
             check("power", positive, { $0.power(-1.7) }, { pow($0, -1.7) })
             check("cube of signed", signed, { $0.power(3) }, { $0 * $0 * $0 })

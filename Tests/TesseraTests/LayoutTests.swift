@@ -37,6 +37,34 @@ extension Operations {
             }.verify()
         }
 
+        @Test(arguments: [false, true]) func shifted(_ clamps: Bool) {
+            let shifts = [
+                ChannelShift(0..<2, rows: -1), ChannelShift(2..<3, rows: 2, columns: 1),
+                ChannelShift(3..<6, columns: -3), ChannelShift(6..<7),
+            ]
+            OperationCase("shifted, clamps: \(clamps)", [random([2, 4, 5, 7])]) {
+                $0[0].shifted(shifts, clamps: clamps)
+            } expected: { x in
+                Slow([2, 4, 5, 7]) { index in
+                    let shift = shifts.first { $0.channels.contains(index[3]) }!
+                    let (row, column) = (index[1] + shift.rows, index[2] + shift.columns)
+                    let (near, beside) = (min(max(row, 0), 3), min(max(column, 0), 4))
+                    guard clamps || (near == row && beside == column) else { return 0 }
+                    return x[0][index[0], near, beside, index[3]]
+                }
+            }.verify()
+        }
+
+        @Test func pixelShuffled() {
+            OperationCase("pixelShuffled", [random([2, 3, 2, 12])]) {
+                $0[0].pixelShuffled(2)
+            } expected: { x in
+                Slow([2, 6, 4, 3]) { i in
+                    x[0][i[0], i[1] / 2, i[2] / 2, i[3] * 4 + i[1] % 2 * 2 + i[2] % 2]
+                }
+            }.verify()
+        }
+
         @Test(arguments: [0, 1, 2]) func sliced(_ axis: Int) {
             OperationCase("sliced \(axis)", [random([4, 5, 6])]) {
                 $0[0].sliced(axis: axis, from: 1, to: 3)

@@ -11,6 +11,7 @@
 #include "tk_int8.h"
 #include "tk_attention.h"
 #include "tk_convolution.h"
+#include "tk_deformable.h"
 #include "tk_elementwise.h"
 #include "tk_loss.h"
 #include "tk_movement.h"

@@ -24,7 +24,7 @@ void tk_softmax(const float *x, float *y, int64_t rows, int64_t columns);
 /// x - log sum exp(x) over rows.
 void tk_log_softmax(const float *x, float *y, int64_t rows, int64_t columns);
 
-typedef enum { TK_EXP, TK_LOG, TK_SQUARE_ROOT } tk_unary;
+typedef enum { TK_EXP, TK_LOG, TK_SQUARE_ROOT, TK_SINE, TK_COSINE } tk_unary;
 void tk_unary_function(tk_unary function, const float *x, float *y, int64_t count);
 
 /// y = (x - mean) * inverse * weight + bias over rows; mean and 1 / sqrt(variance + epsilon) are kept unless NULL.

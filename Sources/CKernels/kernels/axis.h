@@ -10,6 +10,17 @@ static void TK_KERNEL(weighted_sum)(const float *x, const int32_t *columns, cons
         store_lanes(y + i, sum, lanes);)
 }
 
+/// y[t] = the sum of x[columns[t]][i] * with[i].
+static void TK_KERNEL(gathered_dots)(const float *x, const int32_t *columns, int64_t count, const float *with, float *y,
+                                     int64_t inner) {
+    for (int64_t t = 0; t < count; t++) {
+        vfloat sum = 0;
+        FOR_VECTORS(i, inner,
+            sum = fma_(load_lanes(x + columns[t] * inner + i, lanes), load_lanes(with + i, lanes), sum);)
+        y[t] = vsum(sum);
+    }
+}
+
 TK_INLINE vfloat greater(vfloat a, vfloat b) { return vselect((b > a) | (b != b), b, a); }
 
 static void TK_KERNEL(greatest_rows)(const float *x, float *y, int64_t count, int64_t inner) {

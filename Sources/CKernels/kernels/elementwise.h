@@ -136,5 +136,7 @@ static void TK_KERNEL(unary_range)(tk_unary function, const float *x, float *y, 
     case TK_SQUARE_ROOT:
         FOR_VECTORS(i, count, store_lanes(y + i, __builtin_elementwise_sqrt(load_lanes(x + i, lanes)), lanes);)
         break;
+    case TK_SINE: for (int64_t i = 0; i < count; i++) y[i] = sinf(x[i]); break;
+    case TK_COSINE: for (int64_t i = 0; i < count; i++) y[i] = cosf(x[i]); break;
     }
 }

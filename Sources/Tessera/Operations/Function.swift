@@ -1,8 +1,23 @@
 import CKernels
 
-/// exp, log and square root, element by element.
+/// exp, log, square root, sine and cosine, element by element.
 struct UnaryFunction: Operation {
-    enum Kind: Sendable { case exp, log, squareRoot }
+    enum Kind: Sendable {
+        case exp, log, squareRoot, sine, cosine
+
+        var kernel: tk_unary {
+            switch self {
+            case .exp: TK_EXP
+            case .log: TK_LOG
+            case .squareRoot: TK_SQUARE_ROOT
+            case .sine: TK_SINE
+            case .cosine: TK_COSINE
+            }
+        }
+
+        /// The derivative is written with the result, not with the input.
+        var savesOutput: Bool { self == .exp || self == .squareRoot }
+    }
 
     static let name = "function"
     let kind: Kind
@@ -11,11 +26,10 @@ struct UnaryFunction: Operation {
 
     func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let output = Tensor(uninitialized: shape)
-        let function = kind == .exp ? TK_EXP : kind == .log ? TK_LOG : TK_SQUARE_ROOT
         withExtendedLifetime((inputs, output)) {
-            tk_unary_function(function, inputs[0].pointer, output.mutablePointer, Int64(output.count))
+            tk_unary_function(kind.kernel, inputs[0].pointer, output.mutablePointer, Int64(output.count))
         }
-        if saved.isNeeded { saved.tensors = [kind == .log ? inputs[0] : output] }
+        if saved.isNeeded { saved.tensors = [kind.savesOutput ? output : inputs[0]] }
         return output
     }
 
@@ -25,6 +39,8 @@ struct UnaryFunction: Operation {
         case .exp: return [g * kept]
         case .log: return [g / kept]
         case .squareRoot: return [g * 0.5 / kept]
+        case .sine: return [g * kept.cosine()]
+        case .cosine: return [-(g * kept.sine())]
         }
     }
 }
@@ -33,6 +49,8 @@ extension Tensor {
     public func exp() -> Tensor { apply(UnaryFunction(kind: .exp), [self]) }
     public func log() -> Tensor { apply(UnaryFunction(kind: .log), [self]) }
     public func squareRoot() -> Tensor { apply(UnaryFunction(kind: .squareRoot), [self]) }
+    public func sine() -> Tensor { apply(UnaryFunction(kind: .sine), [self]) }
+    public func cosine() -> Tensor { apply(UnaryFunction(kind: .cosine), [self]) }
     public func squared() -> Tensor { self * self }
     public func absolute() -> Tensor { maximum(self, -self) }
 }

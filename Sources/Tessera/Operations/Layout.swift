@@ -155,6 +155,18 @@ extension Tensor {
         }
     }
 
+    /// A map `[batch, height, width, channels · side²]` with each place spread over side × side places:
+    /// `[batch, height · side, width · side, channels]`. The channels are ordered [channel][row][column].
+    ///
+    /// "Real-Time Single Image and Video Super-Resolution" (2016), arXiv 1609.05158.
+    public func pixelShuffled(_ side: Int) -> Tensor {
+        let (batch, height, width, channels) = (shape[0], shape[1], shape[2], shape[3] / (side * side))
+        precondition(
+            shape[3] == channels * side * side, "pixelShuffled: \(side)² does not divide the channels of \(shape)")
+        return reshaped([batch, height, width, channels, side, side]).transposed([0, 1, 4, 2, 5, 3])
+            .reshaped([batch, height * side, width * side, channels])
+    }
+
     /// The same values repeated to fill `shape`.
     public func broadcast(to shape: Shape) -> Tensor {
         shape == self.shape ? self : apply(Broadcast(target: shape), [self])

@@ -10,11 +10,13 @@ public final class Linear: Module {
     /// - Parameters:
     ///   - initializer: for the weight; uniform in ±1/√inputs if nil
     ///   - biasInitializer: for the bias; zeros with a given `initializer`, else as the weight
+    ///   - isConvolution: checkpoints hold the weight as that of a 1×1 convolution
     public init(
         _ inputs: Int, _ outputs: Int, bias: Bool = true, initializer: Initializer? = nil,
-        biasInitializer: Initializer? = nil
+        biasInitializer: Initializer? = nil, isConvolution: Bool = false
     ) {
-        weight = Parameter([outputs, inputs], initializer ?? .fanIn(inputs))
+        weight = Parameter(
+            [outputs, inputs], initializer ?? .fanIn(inputs), layout: isConvolution ? .pointwise : .same)
         let biasRule = biasInitializer ?? (initializer == nil ? .fanIn(inputs) : .zeros)
         self.bias = bias ? Parameter([outputs], biasRule) : nil
     }

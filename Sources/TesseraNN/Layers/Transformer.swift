@@ -61,17 +61,24 @@ public final class FeedForward: Module {
     private let activation: Activation
     private let dropout: Dropout
 
+    /// - Parameters:
+    ///   - outputs: the channels of the result; those of the input if nil
+    ///   - isConvolution: checkpoints hold the weights as those of 1×1 convolutions
     public init(
-        _ channels: Int, hidden: Int, activation: Activation = .gelu, dropout: Float = 0,
-        initializer: Initializer? = nil
+        _ channels: Int, hidden: Int, outputs: Int? = nil, activation: Activation = .gelu, dropout: Float = 0,
+        initializer: Initializer? = nil, biasInitializer: Initializer? = nil, isConvolution: Bool = false
     ) {
-        fc1 = Linear(channels, hidden, initializer: initializer)
-        fc2 = Linear(hidden, channels, initializer: initializer)
+        func layer(_ inputs: Int, _ outputs: Int) -> Linear {
+            Linear(
+                inputs, outputs, initializer: initializer, biasInitializer: biasInitializer,
+                isConvolution: isConvolution)
+        }
+        (fc1, fc2) = (layer(channels, hidden), layer(hidden, outputs ?? channels))
         self.activation = activation
         self.dropout = Dropout(dropout)
     }
 
-    /// `[..., channels]` → the same; `residual` is added to the result.
+    /// `[..., channels]` → `[..., outputs]`; `residual` is added to the result.
     public func callAsFunction(_ x: Tensor, residual: Tensor? = nil) -> Tensor {
         let hidden = dropout(fc1(x, activation: activation))
         guard let residual else { return dropout(fc2(hidden)) }
