@@ -39,7 +39,7 @@ public final class CycleMLP: MixingPyramid {
             transition: { Embedding(c.widths[$0], c.widths[$0 + 1], kernel: 3, stride: 2, padding: 1) })
     }
 
-    final class Mixing: Module, MapLayer {
+    final class Mixing: Module, Layer {
         let mlpC: Linear
         let sfcH: CycleLinear
         let sfcW: CycleLinear
@@ -59,7 +59,7 @@ public final class CycleMLP: MixingPyramid {
             self.dropout = Dropout(dropout)
         }
 
-        func callAsFunction(_ x: Tensor) -> Tensor { dropout(proj(fusion([sfcH(x), sfcW(x), mlpC(x)]))) }
+        func forward(_ x: Tensor) -> Tensor { dropout(proj(fusion([sfcH(x), sfcW(x), mlpC(x)]))) }
     }
 
     /// A linear map whose channel i is read ((i + 1) mod 3) − 1 places further along one axis; zero beyond the border.

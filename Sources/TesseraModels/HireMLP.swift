@@ -48,7 +48,7 @@ public final class HireMLP: MixingPyramid {
             transition: { embedding(c.widths[$0], c.widths[$0 + 1], kernel: 3, stride: 2, padding: 1) })
     }
 
-    final class Mixing: Module, MapLayer {
+    final class Mixing: Module, Layer {
         let rows: Rearrangement
         let columns: Rearrangement
         let mlpC: Linear
@@ -67,7 +67,7 @@ public final class HireMLP: MixingPyramid {
             self.dropout = Dropout(dropout)
         }
 
-        func callAsFunction(_ x: Tensor) -> Tensor { dropout(proj(fusion([rows(x), columns(x), mlpC(x)]))) }
+        func forward(_ x: Tensor) -> Tensor { dropout(proj(fusion([rows(x), columns(x), mlpC(x)]))) }
     }
 
     /// Groups of neighbours along one axis as channels, through a perceptron, and back.

@@ -43,7 +43,7 @@ public final class MLPMixer: Module, ImageClassifier {
 
     let stem: Stem
     let blocks: [Block]
-    let norm: any MapLayer
+    let norm: any Layer
     let head: Linear
     let configuration: Configuration
 
@@ -99,8 +99,8 @@ public final class MLPMixer: Module, ImageClassifier {
         }
 
         override func callAsFunction(_ x: Tensor) -> Tensor {
-            let x = x + dropPath(mlpTokens(norm1(x).transposed([0, 2, 1])).transposed([0, 2, 1]))
-            return x + dropPath(mlpChannels(norm2(x)))
+            let x = x + dropPath(mlpTokens(norm1.forward(x).transposed([0, 2, 1])).transposed([0, 2, 1]))
+            return x + dropPath(mlpChannels(norm2.forward(x)))
         }
     }
 
@@ -127,14 +127,14 @@ public final class MLPMixer: Module, ImageClassifier {
         }
 
         override func callAsFunction(_ x: Tensor) -> Tensor {
-            let mixed = linearTokens(norm1(x).transposed([0, 2, 1])).transposed([0, 2, 1])
+            let mixed = linearTokens(norm1.forward(x).transposed([0, 2, 1])).transposed([0, 2, 1])
             let x = x + dropPath(mixed * ls1.tensor)
-            return x + dropPath(mlpChannels(norm2(x)) * ls2.tensor)
+            return x + dropPath(mlpChannels(norm2.forward(x)) * ls2.tensor)
         }
     }
 
     /// α x + β for each channel.
-    final class Affine: Module, MapLayer {
+    final class Affine: Module, Layer {
         let alpha: Parameter
         let beta: Parameter
 
@@ -142,7 +142,7 @@ public final class MLPMixer: Module, ImageClassifier {
             (alpha, beta) = (Parameter([1, 1, width], .ones), Parameter([1, 1, width], .zeros))
         }
 
-        func callAsFunction(_ x: Tensor) -> Tensor { x * alpha.tensor + beta.tensor }
+        func forward(_ x: Tensor) -> Tensor { x * alpha.tensor + beta.tensor }
     }
 
     /// x + gated perceptron.
@@ -209,7 +209,7 @@ public final class MLPMixer: Module, ImageClassifier {
         let tokens = blocks.reduce(stem.norm.map { $0(embedded) } ?? embedded) { x, block in
             checkpointed(block, x) { block($0) }
         }
-        let last = norm(tokens)
+        let last = norm.forward(tokens)
         let pooled = last.mean(axes: [1])
         return Features(
             logits: head(Dropout(configuration.headDropout)(pooled)), pooled: pooled, tokens: last.reshaped(map.shape))

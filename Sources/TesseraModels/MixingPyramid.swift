@@ -7,7 +7,7 @@ import TesseraNN
 public class MixingPyramid: Module, FeaturePyramid {
     let patchEmbed: Embedding
     let stages: [Stage]
-    let norm: any MapLayer
+    let norm: any Layer
     let head: Linear
     public let pyramidStrides: [Int]
 
@@ -21,7 +21,7 @@ public class MixingPyramid: Module, FeaturePyramid {
     ///   - transition: between a stage and the next one, if there is one
     init(
         embedding: Embedding, widths: [Int], depths: [Int], classes: Int, dropPath: Float,
-        norm: (Int) -> any MapLayer, block: (_ stage: Int, _ index: Int) -> (any MapLayer, FeedForward),
+        norm: (Int) -> any Layer, block: (_ stage: Int, _ index: Int) -> (any Layer, FeedForward),
         transition: (_ stage: Int) -> Embedding?
     ) {
         patchEmbed = embedding
@@ -45,23 +45,23 @@ public class MixingPyramid: Module, FeaturePyramid {
     }
 
     /// A convolution with, possibly, a norm and an activation.
-    final class Embedding: Module, MapLayer {
+    final class Embedding: Module, Layer {
         let proj: Convolution2D
-        let norm: (any MapLayer)?
+        let norm: (any Layer)?
         let stride: Int
         private let activation: Activation
 
         init(
-            _ inputs: Int, _ outputs: Int, kernel: Int, stride: Int, padding: Int = 0, norm: (any MapLayer)? = nil,
+            _ inputs: Int, _ outputs: Int, kernel: Int, stride: Int, padding: Int = 0, norm: (any Layer)? = nil,
             activation: Activation = .identity
         ) {
             proj = Convolution2D(inputs, outputs, kernel: kernel, stride: stride, padding: padding)
             (self.norm, self.stride, self.activation) = (norm, stride, activation)
         }
 
-        func callAsFunction(_ x: Tensor) -> Tensor {
+        func forward(_ x: Tensor) -> Tensor {
             let y = proj(x)
-            return (norm.map { $0(y) } ?? y).activated(activation)
+            return (norm?.forward(y) ?? y).activated(activation)
         }
     }
 
@@ -82,14 +82,14 @@ public class MixingPyramid: Module, FeaturePyramid {
 
     /// x + mixing(norm(x)), then x + perceptron(norm(x)).
     final class Block: Module {
-        let norm1: any MapLayer
-        let attn: any MapLayer
-        let norm2: any MapLayer
+        let norm1: any Layer
+        let attn: any Layer
+        let norm2: any Layer
         let mlp: FeedForward
         private let dropPath: DropPath
 
         init(
-            _ norm1: any MapLayer, _ mixing: any MapLayer, _ norm2: any MapLayer, _ mlp: FeedForward, dropPath: Float
+            _ norm1: any Layer, _ mixing: any Layer, _ norm2: any Layer, _ mlp: FeedForward, dropPath: Float
         ) {
             (self.norm1, attn, self.norm2, self.mlp) = (norm1, mixing, norm2, mlp)
             self.dropPath = DropPath(dropPath)
@@ -97,23 +97,24 @@ public class MixingPyramid: Module, FeaturePyramid {
 
         func callAsFunction(_ x: Tensor) -> Tensor {
             checkpointed(self, x) { [self] x in
-                let x = x + dropPath(attn(norm1(x)))
-                return dropPath.isActive ? x + dropPath(mlp(norm2(x))) : mlp(norm2(x), residual: x)
+                let x = x + dropPath(attn.forward(norm1.forward(x)))
+                let y = norm2.forward(x)
+                return dropPath.isActive ? x + dropPath(mlp(y)) : mlp(y, residual: x)
             }
         }
     }
 
     public func pyramid(_ image: Tensor) -> [Tensor] {
-        var x = patchEmbed(image)
+        var x = patchEmbed.forward(image)
         return stages.map { stage in
             let map = stage.blocks.reduce(x) { $1($0) }
-            x = stage.downsample.map { $0(map) } ?? map
+            x = stage.downsample?.forward(map) ?? map
             return map
         }
     }
 
     public func features(_ image: Tensor) -> Features {
-        let last = norm(pyramid(image).last!)
+        let last = norm.forward(pyramid(image).last!)
         let pooled = last.globalAveragePool()
         return Features(logits: head(pooled), pooled: pooled, tokens: last)
     }

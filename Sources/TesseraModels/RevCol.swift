@@ -218,6 +218,10 @@ public final class RevCol: Module, FeaturePyramid {
         return Features(logits: logits, pooled: pooled, tokens: last)
     }
 
+    public func referenceOutputs(_ image: Tensor) -> [(key: String, tensor: Tensor)] {
+        configuration.supervisesColumns ? supervisedOutputs(image) : [("output", self(image))]
+    }
+
     public var pyramidStrides: [Int] { configuration.widths.indices.map { 4 << $0 } }
     public var pyramidChannels: [Int] { configuration.widths }
     public var headPrefixes: [String] { ["cls.", "cls_blocks."] }

@@ -75,6 +75,12 @@ extension RevCol {
             logits: zip(clsBlocks, last).map { $0($1).logits }, images: zip(decoderBlocks, last).map { $0($1) })
     }
 
+    func supervisedOutputs(_ image: Tensor) -> [(key: String, tensor: Tensor)] {
+        let outputs = supervised(image)
+        return outputs.logits.enumerated().map { ("output.cls\($0)", $1) }
+            + outputs.images.enumerated().map { ("output.img\($0)", $1.transposed([0, 3, 1, 2])) }
+    }
+
     /// The loss of the supervised columns: towards the last, seeing the image counts less and less and naming it more.
     ///
     /// - Parameters:

@@ -85,7 +85,7 @@ public final class SoT: Module, ImageClassifier {
         }
     }
 
-    let tokens: any MapLayer
+    let tokens: any Layer
     let clsToken: Parameter
     /// `[1, 1 + tokens, width]`, fixed.
     let posEmbed: Parameter
@@ -113,28 +113,28 @@ public final class SoT: Module, ImageClassifier {
     }
 
     /// Patches that divide the image into 14×14.
-    final class SquarePatches: Module, MapLayer {
+    final class SquarePatches: Module, Layer {
         let proj: Convolution2D
 
         init(_ c: Configuration) {
             proj = Convolution2D(c.channels, c.width, kernel: c.patchSize, stride: c.patchSize)
         }
 
-        func callAsFunction(_ x: Tensor) -> Tensor { proj(x) }
+        func forward(_ x: Tensor) -> Tensor { proj(x) }
     }
 
     /// A convolution, then dense blocks ("Densely Connected Convolutional Networks", 2016, arXiv 1608.06993) with
     /// transitions between them.
-    final class DenseEmbedding: Module, MapLayer {
+    final class DenseEmbedding: Module, Layer {
         let stem: [Convolution2D]
         /// Blocks and transitions in turn.
-        let stage: [any MapLayer]
+        let stage: [any Layer]
         let transition: Convolution2D
 
         init(_ c: Configuration) {
             stem = [Convolution2D(c.channels, c.stemWidth, kernel: 3, padding: 1)]
             var width = c.stemWidth
-            stage = c.denseStages.indices.flatMap { index -> [any MapLayer] in
+            stage = c.denseStages.indices.flatMap { index -> [any Layer] in
                 let stage = c.denseStages[index]
                 let block = DenseBlock(width, stage)
                 defer { width = stage.outputs }
@@ -143,13 +143,13 @@ public final class SoT: Module, ImageClassifier {
             transition = Convolution2D(width, c.width, kernel: 1)
         }
 
-        func callAsFunction(_ x: Tensor) -> Tensor {
-            transition(stage.reduce(stem[0](x).maxPool(kernel: 3, stride: 2, padding: 1)) { $1($0) })
+        func forward(_ x: Tensor) -> Tensor {
+            transition(stage(stem[0](x).maxPool(kernel: 3, stride: 2, padding: 1)))
         }
     }
 
     /// Every layer reads what all layers before it wrote.
-    final class DenseBlock: Module, MapLayer {
+    final class DenseBlock: Module, Layer {
         let layers: [DenseLayer]
 
         override var keys: [String: String] { ["layers": "denselayer#"] }
@@ -160,7 +160,7 @@ public final class SoT: Module, ImageClassifier {
             }
         }
 
-        func callAsFunction(_ x: Tensor) -> Tensor {
+        func forward(_ x: Tensor) -> Tensor {
             layers.reduce(x) { x, layer in concatenate([x, layer(x)], axis: 3) }
         }
     }
@@ -181,7 +181,7 @@ public final class SoT: Module, ImageClassifier {
         func callAsFunction(_ x: Tensor) -> Tensor { conv2(norm2(conv1(norm1(x).relu())).relu()) }
     }
 
-    final class Transition: Module, MapLayer {
+    final class Transition: Module, Layer {
         let norm: BatchNorm
         let conv: Convolution2D
         private let pools: Bool
@@ -192,7 +192,7 @@ public final class SoT: Module, ImageClassifier {
             self.pools = pools
         }
 
-        func callAsFunction(_ x: Tensor) -> Tensor {
+        func forward(_ x: Tensor) -> Tensor {
             let y = conv(norm(x))
             return pools ? y.averagePool(kernel: 2, stride: 2) : y
         }
@@ -296,7 +296,7 @@ public final class SoT: Module, ImageClassifier {
     }
 
     public func features(_ image: Tensor) -> Features {
-        let map = tokens(image)
+        let map = tokens.forward(image)
         let (batch, places, width) = (map.shape[0], map.shape[1] * map.shape[2], map.shape[3])
         let positions =
             places + 1 == posEmbed.shape[1]

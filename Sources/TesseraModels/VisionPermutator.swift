@@ -47,7 +47,7 @@ public final class VisionPermutator: MixingPyramid {
             })
     }
 
-    final class PermuteMLP: Module, MapLayer {
+    final class PermuteMLP: Module, Layer {
         let mlpC: Linear
         let mlpH: Linear
         let mlpW: Linear
@@ -70,7 +70,7 @@ public final class VisionPermutator: MixingPyramid {
         }
 
         /// - Precondition: the map has as many rows and columns as the channels have segments.
-        func callAsFunction(_ x: Tensor) -> Tensor {
+        func forward(_ x: Tensor) -> Tensor {
             let (batch, rows, columns, width) = (x.shape[0], x.shape[1], x.shape[2], x.shape[3])
             precondition(
                 rows == segments && columns == segments,

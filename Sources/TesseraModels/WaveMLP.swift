@@ -37,7 +37,7 @@ public final class WaveMLP: MixingPyramid {
         public var dropout: Float = 0
         public var dropPath: Float = 0
 
-        func makeNorm(_ width: Int) -> any MapLayer {
+        func makeNorm(_ width: Int) -> any Layer {
             norm == .batch ? BatchNorm(width) : GroupNorm(width, groups: 1)
         }
     }
@@ -64,7 +64,7 @@ public final class WaveMLP: MixingPyramid {
             transition: { embedding(c.widths[$0], c.widths[$0 + 1], kernel: 3, stride: 2, padding: 1) })
     }
 
-    final class PhaseAwareMixing: Module, MapLayer {
+    final class PhaseAwareMixing: Module, Layer {
         let fcH: Linear
         let fcW: Linear
         let fcC: Linear
@@ -97,7 +97,7 @@ public final class WaveMLP: MixingPyramid {
             self.dropout = Dropout(dropout)
         }
 
-        func callAsFunction(_ x: Tensor) -> Tensor {
+        func forward(_ x: Tensor) -> Tensor {
             let h = superposed(fcH(x), phase: thetaHConv(x), tfcH)
             let w = superposed(fcW(x), phase: thetaWConv(x), tfcW)
             return dropout(proj(fusion([h, w, fcC(x)])))

@@ -11,7 +11,7 @@ import Testing
         .filter { isModel($0) }
 
     static func isModel(_ path: String) -> Bool {
-        guard let file = try? Safetensors(path), file["input"] != nil, file["output"] != nil,
+        guard let file = try? Safetensors(path), file["input"] != nil,
             let system = file.metadata["system"], let reference = file.metadata["reference"]
         else { return false }
         return (try? Registry.configuration(system, reference: reference)) != nil
@@ -30,6 +30,7 @@ import Testing
         "internimage/model_sbl_postnorm_layerscale": ["level3": 3],
         "internimage/model_h_clip_projector": ["level3": 3],
         "revcol/plain_3col": ["col2.c0": 0, "col2.c1": 1, "col2.c2": 2, "col2.c3": 3],
+        "revcol/intersup_4col": ["col3.c0": 0, "col3.c1": 1, "col3.c2": 2, "col3.c3": 3],
         "revcol/huge_3col": ["col2.c0": 0, "col2.c1": 1, "col2.c2": 2, "col2.c3": 3],
         "vision_mlp/asmlp": ["layer3": 3],
         // What it tells are branches without their residual.

@@ -8,7 +8,7 @@ import Testing
 
 /// What RevCol has besides an answer: columns computed backwards, and supervision between them.
 @Suite struct RevColTests {
-    static let cases = FixtureFolder.cases("revcol").filter(ReferenceTests.isModel)
+    static let cases = FixtureFolder.cases("revcol").filter { $0.hasSuffix("_3col.safetensors") }
 
     /// The gradients of a training pass that keeps no maps are those of one that does. Each map is divided by its scale
     /// on the way back, so that rounding grows with the inverse of the smallest: 0.13 in one file, 0.007 in the other.
@@ -82,44 +82,6 @@ import Testing
         alpha.value = Tensor([-1e-5, 1e-6, 0, -0.2], alpha.shape)
         _ = model(Tensor(repeating: 0.5, [1, 32, 32, 3]))
         #expect(alpha.value.scalars == [-1e-3, 1e-3, 0, -0.2])
-    }
-
-    /// All heads and decoders of the supervised model.
-    @Test func supervisionMatchesItsReference() throws {
-        let path = FixtureFolder.path("revcol", "intersup_4col.safetensors")
-        // The file is too large for the repository; the suite runs on it where all cases are at hand.
-        guard FileManager.default.fileExists(atPath: path) else { return }
-        let (metadata, tensors) = try FixtureFolder.tensors(path)
-        let model = try #require(try ReferenceCase(metadata: metadata, tensors: tensors).model as? RevCol)
-        let image = Tape.leaf(try #require(tensors["input"]).transposed([0, 2, 3, 1]))
-        let tape = Tape()
-        let (outputs, loss) = try tape.record {
-            let outputs = model.supervised(image)
-            var loss = Tensor(0)
-            for (index, logits) in outputs.logits.enumerated() {
-                loss = loss + (logits * (try #require(tensors["cotangent.cls\(index)"]))).sum()
-            }
-            for (index, decoded) in outputs.images.enumerated() {
-                let cotangent = try #require(tensors["cotangent.img\(index)"]).transposed([0, 2, 3, 1])
-                loss = loss + (decoded * cotangent).sum()
-            }
-            return (outputs, loss)
-        }
-        for (index, logits) in outputs.logits.enumerated() {
-            #expect(relativeError(logits, try #require(tensors["output.cls\(index)"])) <= 5e-5)
-        }
-        for (index, decoded) in outputs.images.enumerated() {
-            let expected = try #require(tensors["output.img\(index)"]).transposed([0, 2, 3, 1])
-            #expect(relativeError(decoded, expected) <= 5e-5)
-        }
-        let gradients = tape.gradients(of: loss)
-        let found = try #require(gradients[image]).transposed([0, 3, 1, 2])
-        #expect(relativeError(found, try #require(tensors["grad_input"])) <= 5e-5)
-        for (key, parameter) in model.parameters {
-            let gradient = parameter.exported(gradients[parameter.tensor] ?? Tensor(zeros: parameter.shape))
-            let expected = try #require(tensors["grad.\(key)"])
-            #expect(relativeError(gradient, expected, floor: 1e-6) <= 5e-5, "\(key)")
-        }
     }
 
     @Test func lossMatchesItsReference() throws {

@@ -26,6 +26,14 @@ extension Convolution2D: Layer {
     public func forward(_ x: Tensor) -> Tensor { self(x) }
 }
 
+extension LayerNorm: Layer {
+    public func forward(_ x: Tensor) -> Tensor { self(x) }
+}
+
+extension GroupNorm: Layer {
+    public func forward(_ x: Tensor) -> Tensor { self(x) }
+}
+
 extension BatchNorm: Layer {
     public func forward(_ x: Tensor) -> Tensor { self(x) }
 }
