@@ -56,14 +56,13 @@ public enum Registry {
     /// In the order of their papers.
     public static let systems: [ModelSystem] = [
         ResNet.system, VisionTransformer.system, DeiTConfiguration.system, TokensToTokenTransformer.system,
-        PyramidVisionTransformer.system, SwinTransformer.system, CompactTransformer.system, ViTAE.system,
-        CrossCovarianceTransformer.system, PyramidVisionTransformerV2.system, ConvolutionalVisionTransformer.system,
-        HATNet.system, CMT.system, MobileViT.system, SlicedRecursiveTransformer.system,
-        DynamicHybridTransformer.system, ExMobileViT.system, ResidualAttentionTransformer.system,
-        ResidualSwinTransformer.system,
-        MLPMixer.system, MLPMixer.residualSystem, MLPMixer.gatedSystem, VisionPermutator.system, CycleMLP.system,
-        S2MLP.system, ASMLP.system, HireMLP.system, SparseMLP.system, WaveMLP.system,
-        RevCol.system, InternImage.system, SoT.system,
+        PyramidVisionTransformer.system, SwinTransformer.system, CompactTransformer.system, SoT.system,
+        MLPMixer.system, MLPMixer.residualSystem, MLPMixer.gatedSystem, ViTAE.system, S2MLP.system,
+        CrossCovarianceTransformer.system, VisionPermutator.system, PyramidVisionTransformerV2.system,
+        ConvolutionalVisionTransformer.system, HATNet.system, CMT.system, ASMLP.system, CycleMLP.system,
+        HireMLP.system, SparseMLP.system, MobileViT.system, SlicedRecursiveTransformer.system, WaveMLP.system,
+        DynamicHybridTransformer.system, InternImage.system, RevCol.system, ExMobileViT.system,
+        ResidualAttentionTransformer.system, ResidualSwinTransformer.system,
     ]
 
     public static let entries: [ModelEntry] = systems.flatMap(\.variants)
