@@ -1,4 +1,4 @@
-# make demo   everything from nothing to a trained model that names what is in a picture (about 5 minutes)
+# make demo   everything from nothing to a trained model that names what is in a picture (about 10 minutes)
 # make test   builds and runs every test
 # make fuzz   damaged files in every format, for FUZZ_SECONDS a format, under the address sanitizer
 # make sanitize  the kernels and the pool under the address, undefined-behaviour and thread sanitizers
