@@ -108,15 +108,7 @@ public final class SwinTransformer: Module, FeaturePyramid {
             reduction = Linear(4 * width, 2 * width, bias: false, initializer: .truncatedNormal(0.02))
         }
 
-        func callAsFunction(_ x: Tensor) -> Tensor {
-            let odd = [1, 2].filter { x.shape[$0] % 2 == 1 }.map { (axis: $0, before: 0, after: 1) }
-            let x = x.padded(odd)
-            let (batch, rows, columns, width) = (x.shape[0], x.shape[1] / 2, x.shape[2] / 2, x.shape[3])
-            // The order of the four: down the left column, then down the right one.
-            let merged = x.reshaped([batch, rows, 2, columns, 2, width]).transposed([0, 1, 3, 4, 2, 5])
-                .reshaped([batch, rows, columns, 4 * width])
-            return reduction(norm(merged))
-        }
+        func callAsFunction(_ x: Tensor) -> Tensor { reduction(norm(x.neighboursMerged())) }
     }
 
     public func pyramid(_ image: Tensor) -> [Tensor] {
