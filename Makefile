@@ -27,9 +27,11 @@ demo: build
 
 # In release: the kernels are vector code, and a debug build of it is 50 times slower. One test after the other: some
 # choose the instruction set and the number of threads, which are the process's.
+# What failed is said once more at the end, above the summary.
 test: setup
 	swift build -c release --build-tests -Xswiftc -enable-testing
-	swift test -c release --skip-build -Xswiftc -enable-testing --no-parallel
+	@swift test -c release --skip-build -Xswiftc -enable-testing --no-parallel 2>&1 | tee .build/test.log; \
+		status=$${PIPESTATUS[0]}; [ $$status = 0 ] || { echo "What failed:"; grep -a "^✘" .build/test.log; }; exit $$status
 
 # Swift under the address sanitizer; C also under the one for undefined behaviour.
 SANITIZED := -c release --scratch-path .build-fuzz -Xswiftc -enable-testing --sanitize=address \
