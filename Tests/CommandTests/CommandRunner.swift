@@ -105,4 +105,13 @@ final class Scratch: Sendable {
             "--precision", "float32",
         ]
     }
+
+    /// Starts a run and returns when its first checkpoint is there; what it says goes to `output` and `errors`.
+    func startTraining(_ arguments: [String], in run: String) throws -> Process {
+        let process = try Command.start(arguments, output: url("output"), errors: url("errors"))
+        while process.isRunning, !FileManager.default.fileExists(atPath: run + "/state.json") {
+            Thread.sleep(forTimeInterval: 0.002)
+        }
+        return process
+    }
 }

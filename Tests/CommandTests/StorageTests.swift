@@ -15,7 +15,7 @@ import Testing
     }
 
     private func arguments(_ run: String, checkpointSeconds: String = "0.05") -> [String] {
-        scratch.training(data, out: run, epochs: 5) + ["--checkpoint-seconds", checkpointSeconds]
+        scratch.training(data, out: run, epochs: 10) + ["--checkpoint-seconds", checkpointSeconds]
     }
 
     private func expectFailure(_ result: CommandResult, _ run: String, _ reason: String) {
@@ -33,19 +33,10 @@ import Testing
         #expect(try InterruptionTests.weights(run) == InterruptionTests.weights(whole))
     }
 
-    /// Starts a run and returns when its first checkpoint is there.
-    private func begin(_ run: String) throws -> (process: Process, errors: URL) {
-        let errors = scratch.url("errors")
-        let process = try Command.start(arguments(run), output: scratch.url("output"), errors: errors)
-        let state = run + "/state.json"
-        while process.isRunning, !FileManager.default.fileExists(atPath: state) { Thread.sleep(forTimeInterval: 0.01) }
-        return (process, errors)
-    }
-
     /// A file that may not grow fails as one on a full disk does, with another error number.
     @Test func filesThatMayNotGrow() throws {
         let run = scratch.file("run")
-        let (process, _) = try begin(run)
+        let process = try scratch.startTraining(arguments(run), in: run)
         kill(process.processIdentifier, SIGKILL)
         process.waitUntilExit()
         // 256 KiB: less than the weights.
@@ -69,12 +60,16 @@ import Testing
         #expect(system("mount -t tmpfs -o size=16m tmpfs '\(disk)'") == 0)
         defer { #expect(system("umount '\(disk)'") == 0) }
         let run = disk + "/run"
-        let (process, errors) = try begin(run)
+        let process = try scratch.startTraining(arguments(run), in: run)
+        // It must not end before the disk is full.
+        kill(process.processIdentifier, SIGSTOP)
         _ = system("dd if=/dev/zero of='\(disk)/filler' bs=4k 2>/dev/null")
+        kill(process.processIdentifier, SIGCONT)
         process.waitUntilExit()
         expectFailure(
             CommandResult(
-                status: process.terminationStatus, output: "", errors: try String(contentsOf: errors, encoding: .utf8)),
+                status: process.terminationStatus, output: "",
+                errors: try String(contentsOf: scratch.url("errors"), encoding: .utf8)),
             run, "No space left on device")
         try FileManager.default.removeItem(atPath: disk + "/filler")
         try expectRecovery(run)
@@ -91,7 +86,7 @@ import Testing
     {
         let prefix = try #require(Self.unprivileged)
         let run = scratch.file("run")
-        let (process, _) = try begin(run)
+        let process = try scratch.startTraining(arguments(run), in: run)
         kill(process.processIdentifier, SIGKILL)
         process.waitUntilExit()
         #expect(system("chmod -R a-w '\(scratch.path)'") == 0)

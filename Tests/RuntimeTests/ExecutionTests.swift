@@ -127,7 +127,7 @@ import Testing
             let plan = compiled.plan(for: images.shape)
             let profile = Profile(plan, images: images, runs: 2, precision: .float32)
             #expect(profile.rows.count == plan.steps.count)
-            #expect(profile.rows.allSatisfy { $0.seconds > 0 })
+            #expect(profile.rows.allSatisfy { $0.seconds >= 0 } && profile.rows.contains { $0.seconds > 0 })
             for step in plan.steps.indices {
                 #expect(profile.events.filter { $0.step == step }.reduce(0) { $0 + $1.images } == batch)
             }
