@@ -140,7 +140,7 @@ final class TwoParameters: Module {
     func movingAveragesFollowTimm(_ name: String, _ warmsUp: Bool) throws {
         let golden = try fixture("training_recipe", "mixup_ema_misc")
         let model = TwoParameters(golden["input.ema.w0"]!, golden["input.ema.buffer0"]!)
-        let average = MovingAverage(of: model, decay: 0.9, warmsUp: warmsUp)
+        let average = MovingAverage(of: model.parameters, decay: 0.9, warmsUp: warmsUp)
         for step in 1...5 {
             model.weight.value = golden["input.ema.w\(step)"]!
             model.bias.value = golden["input.ema.buffer\(step)"]!
