@@ -39,7 +39,7 @@ struct TrainCommand: Verb {
     var from: String?
 
     @Option(help: ArgumentHelp("How to train (see `tessera methods`).", valueName: "name"))
-    var method = TrainingMethod.all[0].name
+    var method = TrainingOptions().method
 
     @Option(help: ArgumentHelp("The trained model that a method such as deit learns from.", valueName: "run"))
     var teacher: String?

@@ -99,7 +99,8 @@ public final class Trainer {
         (self.objective, self.source, self.options) = (objective, source, options)
         let (model, seed) = (objective.model, RandomGenerator(seed: options.seed))
         objective.companion?.initialize(seed: seed.fork("method").key, keepingValues: true)
-        companions = objective.ownParameters
+        let companions = objective.ownParameters
+        self.companions = companions
         let scales = options.layerDecay.map { LayerDecay(of: model, images: source.imageShape).scales($0) }
         let parameters =
             OptimizedParameter.all(

@@ -11,7 +11,7 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
     public enum ScheduleName: String, Codable, Sendable, CaseIterable { case cosine, mae }
     public enum ClipMode: String, Codable, Sendable, CaseIterable { case norm, agc }
 
-    public var method = Supervised.name
+    public var method = TrainingMethod.supervised.name
     public var epochs = 10
     public var batchSize = 128
     public var seed: UInt64 = 42

@@ -6,8 +6,9 @@ import TesseraNN
 /// Layer-wise learning rates for fine-tuning, as BEiT (2021, arXiv 2106.08254) and MAE use them: a parameter of layer i of
 /// 0 ... depth + 1 is trained at decay^(depth + 1 − i) of the rate, so that the early layers keep what they know.
 ///
-/// The layers of any model follow from its parameters. A block is an element of an array whose neighbours have
-/// parameters of the same names and shapes. A forward pass tells the order: what is used before the first block is
+/// The layers of any model follow from its parameters. Blocks are the elements of the outermost arrays in which two are
+/// alike in names and shapes of their parameters; an element that is nothing but an array of blocks is a stage, whose
+/// elements count. A forward pass tells the order: what is used before the first block is
 /// layer 0, the k-th block layer k, and so is what is used between it and the block before (the reduction in front of a
 /// stage); what comes after the last block is layer depth + 1.
 public struct LayerDecay {
@@ -58,39 +59,59 @@ public struct LayerDecay {
         }
     }
 
-    /// The block that each key belongs to, if any: the outermost element of an array that has weights enough for a block
-    /// and whose neighbours, if there are any, are like it.
+    /// The block that each key belongs to, if any.
     static func blocks(_ parameters: [(key: String, shape: Shape)]) -> [String: String] {
-        // Everything below each prefix that ends in a number.
-        var elements: [String: [(key: Substring, shape: Shape)]] = [:]
+        let numbered = blocks(parameters) { $0.allSatisfy(\.isNumber) }
+        // Some references number blocks in their names (`s1.b2`) instead of their places.
+        return numbered.isEmpty ? blocks(parameters) { $0.last!.isNumber } : numbered
+    }
+
+    /// - Parameter isElement: whether a part of a key names an element of an array
+    private static func blocks(
+        _ parameters: [(key: String, shape: Shape)], _ isElement: @escaping (Substring) -> Bool
+    ) -> [String: String] {
+        /// `a.0`, `a.0.b.1` of `a.0.b.1.weight`: the outermost first.
+        func prefixes(_ key: String) -> [String] {
+            let parts = key.split(separator: ".")
+            return parts.indices.dropLast().filter { isElement(parts[$0]) }.map { parts[...$0].joined(separator: ".") }
+        }
+        var elements: [String: [Part]] = [:]
+        var inside: [String: Set<String>] = [:]
         for (key, shape) in parameters {
-            for prefix in numberedPrefixes(key) {
-                elements[prefix, default: []].append((key.dropFirst(prefix.count), shape))
+            let all = prefixes(key)
+            for (index, prefix) in all.enumerated() {
+                elements[prefix, default: []].append(Part(key: String(key.dropFirst(prefix.count)), shape: shape))
+                if index > 0 { inside[all[index - 1], default: []].insert(prefix) }
             }
         }
-        var arrays: [Substring: [String]] = [:]
-        for prefix in elements.keys { arrays[prefix[..<prefix.lastIndex(of: ".")!], default: []].append(prefix) }
-        func isBlock(_ prefix: String) -> Bool {
-            let parts = elements[prefix]!
-            guard parts.count(where: { $0.shape.rank > 1 }) > 1 else { return false }
-            let siblings = arrays[prefix[..<prefix.lastIndex(of: ".")!]]!
-            return siblings.count == 1
-                || siblings.contains { other in
-                    other != prefix
-                        && elements[other]!.elementsEqual(parts) { $0.key == $1.key && $0.shape == $1.shape }
-                }
+        let arrays = Dictionary(grouping: elements.keys, by: array)
+        func weights(_ prefix: String) -> Int { elements[prefix]!.count { $0.shape.rank > 1 } }
+        /// Whether there is one element, or two that are alike, with weights enough for a block.
+        func repeats(_ array: [String]) -> Bool {
+            let large = array.filter { weights($0) > 1 }
+            return large.count == 1 && array.count == 1 || Set(large.map { elements[$0]! }).count < large.count
         }
-        let blocks = Set(elements.keys.filter(isBlock))
+        /// Whether all weights are those of one inner array of blocks.
+        func isStage(_ prefix: String) -> Bool {
+            let inner = Array(inside[prefix] ?? [])
+            return Set(inner.map(array)).count == 1 && repeats(inner)
+                && inner.reduce(0) { $0 + weights($1) } == weights(prefix)
+        }
+        let blocks = elements.keys.filter { weights($0) > 1 && repeats(arrays[array($0)]!) && !isStage($0) }
+        let known = Set(blocks)
         return Dictionary(
             uniqueKeysWithValues: parameters.compactMap { key, _ in
-                numberedPrefixes(key).first(where: blocks.contains).map { (key, $0) }
+                prefixes(key).first(where: known.contains).map { (key, $0) }
             })
     }
 
-    /// `a.0`, `a.0.b.1` of `a.0.b.1.weight`: the outermost first.
-    private static func numberedPrefixes(_ key: String) -> [String] {
-        let parts = key.split(separator: ".")
-        return parts.indices.dropFirst().filter { parts[$0].allSatisfy(\.isNumber) }
-            .map { parts[...$0].joined(separator: ".") }
+    private struct Part: Hashable {
+        let key: String
+        let shape: Shape
+    }
+
+    /// The array that an element is in: `a.` of `a.0`.
+    private static func array(_ element: String) -> String {
+        element.lastIndex { !$0.isNumber }.map { String(element[...$0]) } ?? ""
     }
 }
