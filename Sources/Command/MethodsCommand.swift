@@ -4,7 +4,7 @@ import TesseraTraining
 
 struct MethodsCommand: Verb {
     static let configuration = CommandConfiguration(
-        commandName: "methods", abstract: "Lists the training methods: name, paper, year, teacher.",
+        commandName: "methods", abstract: "Lists the training methods: name, paper, whether they need a teacher.",
         discussion: "Example: tessera train cct_7_3x1_32 --data photos/ --out runs/a --method drloc")
 
     @Flag(help: "Print JSON.")
@@ -14,16 +14,16 @@ struct MethodsCommand: Verb {
         if json { return printJSON(.array(TrainingMethod.all.map(description)), indented: true) }
         let rows = TrainingMethod.all.map { method in
             [
-                method.name, method.paper.map { "\($0.year)" } ?? "", "teacher: \(method.teacher.rawValue)",
-                method.summary, method.paper.map { "(\($0.title))" } ?? "",
+                method.name, method.paper.map { "\($0.year)" } ?? "", method.paper.map { "arXiv \($0.arxiv)" } ?? "",
+                "teacher: \(method.teacher.rawValue)", method.summary,
             ]
         }
         for row in rows {
             let cells = row.enumerated().map { column, cell in
-                let width = column < 3 ? rows.map { $0[column].count }.max()! : 0
-                return cell + String(repeating: " ", count: max(0, width - cell.count))
+                let width = rows.map { $0[column].count }.max()!
+                return column == 4 ? cell : cell + String(repeating: " ", count: width - cell.count)
             }
-            print(cells.joined(separator: "  ").trimmingTrailingSpaces)
+            print(cells.joined(separator: "  "))
         }
     }
 
@@ -35,11 +35,5 @@ struct MethodsCommand: Verb {
             "year": method.paper.map { JSON($0.year) } ?? .null,
             "arxiv": method.paper.map { .string($0.arxiv) } ?? .null,
         ])
-    }
-}
-
-extension String {
-    fileprivate var trimmingTrailingSpaces: String {
-        String(self[..<(lastIndex { $0 != " " }.map { index(after: $0) } ?? startIndex)])
     }
 }

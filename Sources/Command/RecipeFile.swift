@@ -45,7 +45,8 @@ struct RecipeFile {
         "opt-eps": .number, "layer-decay": .number, "bce-target-thresh": .number,
         "opt": .text, "sched": .text, "clip-mode": .text, "method": .text, "teacher": .text, "aa": .text, "data": .text,
         "format": .text, "out": .text, "from": .text, "precision": .text,
-        "scale": .pair, "ratio": .pair, "model-args": .settings, "strict": .flag, "quiet": .flag, "json": .flag,
+        "scale": .pair, "ratio": .pair, "opt-betas": .pair, "model-args": .settings, "strict": .flag, "quiet": .flag,
+        "json": .flag,
         "grad-checkpointing": .flag, "bce-loss": .flag, "bce-sum": .flag, "model-ema-no-warmup": .flag,
     ]
 

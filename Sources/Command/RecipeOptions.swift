@@ -23,6 +23,7 @@ struct RecipeOptions: ParsableArguments {
     @Option(help: "Epochs at --min-lr after the cosine.") var cooldownEpochs = standard.cooldownEpochs
     @Option(help: "Decay of matrices (not of biases, norms and position tables).") var weightDecay = standard
         .weightDecay
+    @Option(parsing: .upToNextOption, help: "Decays of Adam's two moments: two numbers.") var optBetas = standard.betas
     @Option(help: "Momentum of SGD.") var momentum = standard.momentum
     @Option(help: "Clip the gradient to this norm, or each unit's to this part of its weights.") var clipGrad: Double?
     @Option(help: "norm or agc (adaptive, by unit).") var clipMode = standard.clipMode
@@ -63,6 +64,7 @@ struct RecipeOptions: ParsableArguments {
         (options.learningRate, options.minimumRate, options.warmupRate) = (lr, minLr, warmupLr)
         (options.warmupEpochs, options.cooldownEpochs) = (warmupEpochs, cooldownEpochs)
         (options.weightDecay, options.momentum, options.epsilon) = (weightDecay, momentum, optEps)
+        options.betas = optBetas
         (options.schedule, options.layerDecay) = (sched, layerDecay)
         (options.clipGradient, options.clipMode) = (clipGrad, clipMode)
         (options.criterion.isBinary, options.criterion.threshold) = (bceLoss, bceTargetThresh)

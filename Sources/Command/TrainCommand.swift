@@ -78,9 +78,10 @@ struct TrainCommand: Verb {
 
     func validate() throws {
         if resume != nil {
-            guard model == nil, data == nil, out == nil, from == nil, recipe == nil else {
+            guard model == nil, data == nil, out == nil, from == nil, recipe == nil, teacher == nil else {
                 throw ValidationError(
-                    "--resume goes on with a run as it began: no model, --data, --out, --from or --recipe with it")
+                    "--resume goes on with a run as it began: no model, --data, --out, --from, --teacher or --recipe with it"
+                )
             }
             return
         }

@@ -90,7 +90,7 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
         require(weightDecay >= 0 && weightDecay < 1, "weight-decay", weightDecay, "0 to below 1")
         require(momentum >= 0 && momentum < 1, "momentum", momentum, "0 to below 1")
         require(
-            betas.count == 2 && betas.allSatisfy { $0 >= 0 && $0 < 1 }, "betas", betas, "two numbers, 0 to below 1")
+            betas.count == 2 && betas.allSatisfy { $0 >= 0 && $0 < 1 }, "opt-betas", betas, "two numbers, 0 to below 1")
         require(epsilon ?? 1 > 0, "opt-eps", epsilon ?? 0, "above 0")
         require(clipGradient ?? 1 > 0, "clip-grad", clipGradient ?? 0, "above 0")
         require(

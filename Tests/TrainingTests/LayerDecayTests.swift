@@ -46,7 +46,7 @@ import Testing
         "cifar_resnet56_c10": 27, "vit_tiny_patch16_224": 12, "deit_tiny_patch16_224": 12, "pvt_tiny": 8,
         "swin_tiny_patch4_window7_224": 12, "mixer_s16_224": 8, "resmlp_12_224": 12, "gmlp_ti16_224": 30,
         "pvt_v2_b0": 8, "vip_s7": 18, "asmlp_tiny": 12, "hire_mlp_tiny": 10, "internimage_t": 30, "remvitv2_t": 10,
-        "reswin_t": 12,
+        "reswin_t": 12, "s2mlp_v1_deep": 36,
     ]
 
     @Test(arguments: Registry.systems.map(\.id)) func everySystem(_ id: String) throws {

@@ -175,6 +175,22 @@ final class TwoParameters: Module {
         #expect(relativeError(gradient, deit["grad.none_soft.logits_cls"]!.scalars) < 2e-6)
     }
 
+    /// Whichever samples are dropped, the others are what the reference makes of them.
+    @Test func stochasticDepthFollowsTimm() throws {
+        let golden = try fixture("training_recipe", "mixup_ema_misc")
+        let x = golden["input.drop_path.x"]!
+        let kept = golden["input.drop_path.keep_mask"]!.scalars.map { $0 != 0 }
+        let same = try #require(
+            (0..<10_000).lazy.map { dropPath(x, rate: 0.3, seed: $0).scalars }.first { y in
+                kept.indices.allSatisfy { sample in
+                    kept[sample] == y[(12 * sample)..<(12 * sample + 12)].contains { $0 != 0 }
+                }
+            })
+        #expect(relativeError(same, golden["output.drop_path"]!.scalars) < 1e-6)
+        let rates = golden["output.drop_path_rates_linear_0.1_12"]!.scalars
+        #expect(relativeError(DropPath.linear(to: 0.1, depth: 12), rates) < 1e-6)
+    }
+
     @Test(arguments: [("ema_v2", false), ("ema_v3_warmup", true)])
     func movingAveragesFollowTimm(_ name: String, _ warmsUp: Bool) throws {
         let golden = try fixture("training_recipe", "mixup_ema_misc")

@@ -7,8 +7,8 @@ import TesseraNN
 /// 0 ... depth + 1 is trained at decay^(depth + 1 − i) of the rate, so that the early layers keep what they know.
 ///
 /// The layers of any model follow from its parameters. Blocks are the elements of the outermost arrays in which two are
-/// alike in names and shapes of their parameters; an element that is nothing but an array of blocks is a stage, whose
-/// elements count. A forward pass tells the order: what is used before the first block is
+/// alike in names and shapes of their parameters; an element that is mostly an array of blocks is a stage, whose elements
+/// count. A forward pass tells the order: what is used before the first block is
 /// layer 0, the k-th block layer k, and so is what is used between it and the block before (the reduction in front of a
 /// stage); what comes after the last block is layer depth + 1.
 public struct LayerDecay {
@@ -81,7 +81,7 @@ public struct LayerDecay {
             let all = prefixes(key)
             for (index, prefix) in all.enumerated() {
                 elements[prefix, default: []].append(Part(key: String(key.dropFirst(prefix.count)), shape: shape))
-                if index > 0 { inside[all[index - 1], default: []].insert(prefix) }
+                for outer in all[..<index] { inside[outer, default: []].insert(prefix) }
             }
         }
         let arrays = Dictionary(grouping: elements.keys, by: array)
@@ -91,11 +91,11 @@ public struct LayerDecay {
             let large = array.filter { weights($0) > 1 }
             return large.count == 1 && array.count == 1 || Set(large.map { elements[$0]! }).count < large.count
         }
-        /// Whether all weights are those of one inner array of blocks.
+        /// Whether most weights are those of one inner array of blocks.
         func isStage(_ prefix: String) -> Bool {
-            let inner = Array(inside[prefix] ?? [])
-            return Set(inner.map(array)).count == 1 && repeats(inner)
-                && inner.reduce(0) { $0 + weights($1) } == weights(prefix)
+            Dictionary(grouping: inside[prefix] ?? [], by: array).values.contains { inner in
+                repeats(inner) && 2 * inner.reduce(0) { $0 + weights($1) } > weights(prefix)
+            }
         }
         let blocks = elements.keys.filter { weights($0) > 1 && repeats(arrays[array($0)]!) && !isStage($0) }
         let known = Set(blocks)
