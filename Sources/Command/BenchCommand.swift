@@ -120,14 +120,15 @@ struct BenchCommand: Verb {
         let optimizer = AdamW(parameters)
         let labels = (0..<images.shape[0]).map { Int32($0 % classes) }
         let targets = smoothedTargets(labels, classes: classes, smoothing: 0.1)
-        let objective = Supervised()
+        let objective = Supervised(model)
         var generator = RandomGenerator(seed: 2)
         return {
             let tape = Tape()
             let pass = TrainingPass(
                 generator.fork(generator.next()), checkpointsActivations: gradCheckpointing)
             let batch = TrainingBatch(images: images, labels: labels, targets: targets)
-            let loss = tape.record { pass.run { objective(model, batch).loss } }
+            let moment = TrainingMoment(epoch: 0, epochs: 1, update: 0, updates: 1, random: generator)
+            let loss = tape.record { pass.run { objective(batch, at: moment).loss } }
             optimizer.step(tape.gradients(of: loss), learningRate: 1e-4, scale: 1)
         }
     }

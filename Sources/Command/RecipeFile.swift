@@ -32,16 +32,22 @@ struct RecipeFile {
     }
 
     /// Every flag of `tessera train` but those that name a run to go on with or to delete.
-    static let kinds: [String: Kind] = [
+    static let kinds: [String: Kind] = recipeKinds.merging(AllMethodFlags.kinds) { first, _ in first }
+
+    private static let recipeKinds: [String: Kind] = [
         "epochs": .whole, "batch": .whole, "seed": .whole, "cooldown-epochs": .whole, "mixup-off-epoch": .whole,
         "crop-padding": .whole, "workers": .whole, "image-size": .whole, "pixel-limit": .whole, "threads": .whole,
+        "aug-repeats": .whole,
         "lr": .number, "min-lr": .number, "warmup-lr": .number, "warmup-epochs": .number, "weight-decay": .number,
         "momentum": .number, "clip-grad": .number, "smoothing": .number, "mixup": .number, "cutmix": .number,
         "mixup-prob": .number, "mixup-switch-prob": .number, "hflip": .number, "reprob": .number,
         "color-jitter": .number, "model-ema-decay": .number, "val-split": .number, "checkpoint-seconds": .number,
-        "opt": .text, "aa": .text, "data": .text, "format": .text, "out": .text, "from": .text, "precision": .text,
-        "scale": .pair, "ratio": .pair, "model-args": .settings, "strict": .flag, "quiet": .flag, "json": .flag,
-        "grad-checkpointing": .flag,
+        "opt-eps": .number, "layer-decay": .number, "bce-target-thresh": .number,
+        "opt": .text, "sched": .text, "clip-mode": .text, "method": .text, "teacher": .text, "aa": .text, "data": .text,
+        "format": .text, "out": .text, "from": .text, "precision": .text,
+        "scale": .pair, "ratio": .pair, "opt-betas": .pair, "model-args": .settings, "strict": .flag, "quiet": .flag,
+        "json": .flag,
+        "grad-checkpointing": .flag, "bce-loss": .flag, "bce-sum": .flag, "model-ema-no-warmup": .flag,
     ]
 
     static let maximumBytes = 1 << 14

@@ -15,6 +15,7 @@ struct TrainCommand: Verb {
               tessera train cct_2_3x2_32 --data fashion-mnist --out runs/a --epochs 10 --lr 1e-3
               tessera train deit_tiny_patch16_224 --data photos/ --out runs/b --from runs/pretrained
               tessera train cct_7_3x1_32 --data cifar-10/ --out runs/c --recipe Recipes/cct_cifar10.yaml --lr 1e-3
+              tessera train deit_tiny_distilled_patch16_224 --data photos/ --out runs/d --method deit --teacher runs/cnn
               tessera train --resume runs/a
             """)
 
@@ -36,6 +37,12 @@ struct TrainCommand: Verb {
     @Option(
         help: ArgumentHelp("Start from these weights; the head is replaced if the classes differ.", valueName: "run"))
     var from: String?
+
+    @Option(help: ArgumentHelp("How to train (see `tessera methods`).", valueName: "name"))
+    var method = TrainingOptions().method
+
+    @Option(help: ArgumentHelp("The trained model that a method such as deit learns from.", valueName: "run"))
+    var teacher: String?
 
     @Option(
         help: ArgumentHelp(
@@ -66,13 +73,15 @@ struct TrainCommand: Verb {
     var json = false
 
     @OptionGroup(title: "Recipe") var settings: RecipeOptions
+    @OptionGroup var methods: AllMethodFlags
     @OptionGroup var compute: ComputeOptions
 
     func validate() throws {
         if resume != nil {
-            guard model == nil, data == nil, out == nil, from == nil, recipe == nil else {
+            guard model == nil, data == nil, out == nil, from == nil, recipe == nil, teacher == nil else {
                 throw ValidationError(
-                    "--resume goes on with a run as it began: no model, --data, --out, --from or --recipe with it")
+                    "--resume goes on with a run as it began: no model, --data, --out, --from, --teacher or --recipe with it"
+                )
             }
             return
         }
@@ -96,22 +105,29 @@ struct TrainCommand: Verb {
                     + "go on with: tessera train --resume \(run.folder.path)")
             throw ExitCode(130)
         }
-        let result = try run.finish()
-        let accuracy = String(format: "%.2f", 100 * result.top1)
+        try tell(try run.finish(), run)
+    }
+
+    private func tell(_ result: TrainingResult, _ run: TrainingRun) throws {
+        let evaluation = result.evaluation
         if json {
-            printJSON(
+            return printJSON(
                 JSON([
-                    "run": .string(run.folder.path), "top1": JSON(result.top1), "top5": JSON(result.top5),
+                    "run": .string(run.folder.path), "method": .string(run.plan.options.method),
+                    "top1": evaluation.map { JSON($0.top1) } ?? .null,
+                    "top5": evaluation.map { JSON($0.top5) } ?? .null,
                     "loss": JSON(result.loss), "images": JSON(result.images),
                     "seconds": JSON(run.trainer.state.seconds),
                     "epochs": JSON(run.trainer.state.epoch), "unreadable": JSON(run.unreadable.count),
                     "parameters": JSON(run.trained.model.parameterCount), "peak_memory_mb": JSON(peakMemory),
                 ]))
-        } else {
-            print(
-                "accuracy \(accuracy) % on \(grouped(result.images)) images, "
-                    + "trained in \(clock(run.trainer.state.seconds)); \(run.folder.file("report.html"))")
         }
+        let score =
+            evaluation.map { String(format: "accuracy %.2f %%", 100 * $0.top1) }
+            ?? String(format: "validation loss %.4f", result.loss)
+        print(
+            "\(score) on \(grouped(result.images)) images, "
+                + "trained in \(clock(run.trainer.state.seconds)); \(run.folder.file("report.html"))")
     }
 
     private func begin() throws -> TrainingRun {
@@ -120,11 +136,20 @@ struct TrainCommand: Verb {
         plan.pixelLimit = pixelLimit
         plan.strict = strict
         plan.recipe = recipe
-        // Said outright, so that a run that is resumed elsewhere goes on with the same arithmetic.
-        plan.options = settings.options(precision: compute.precision ?? .automatic)
+        plan.teacher = teacher
+        plan.options = options
         let arguments = try modelArgs.map { try JSON(parsing: $0) }
         return try TrainingRun.begin(
             plan, at: out!, imageSize: imageSize, modelArguments: arguments, weights: from, overwrite: overwrite)
+    }
+
+    /// The recipe with the method and its settings. The precision is said outright, so that a run that is resumed
+    /// elsewhere goes on with the same arithmetic.
+    var options: TrainingOptions {
+        var options = settings.options(precision: compute.precision ?? .automatic)
+        options.method = method
+        methods.apply(to: &options)
+        return options
     }
 
     private func describe(_ run: TrainingRun, _ line: ProgressLine) {
@@ -140,20 +165,25 @@ struct TrainCommand: Verb {
         case .step(let state, let loss, let rate, let speed):
             let steps = run.trainer.stepsPerEpoch
             let left = Double(run.trainer.epochs * steps - state.update) * state.seconds / Double(max(1, state.update))
+            let share = Double(state.correct) / Double(max(1, state.images))
             line.update(
                 String(
-                    format: "epoch %d/%d  step %d/%d  loss %.4f  accuracy %.2f %%  lr %.2e  %.0f images/s  %@ left",
+                    format: "epoch %d/%d  step %d/%d  loss %.4f%@  lr %.2e  %.0f images/s  %@ left",
                     state.epoch + 1, run.trainer.epochs, state.batch, steps, loss,
-                    100 * Double(state.correct) / Double(max(1, state.images)), rate, speed, clock(left)))
+                    accuracy(run.trainer.objective.classifies ? share : nil), rate, speed, clock(left)))
         case .epoch(let summary):
             line.finish(
                 String(
-                    format: "epoch %d/%d  loss %.4f  accuracy %.2f %%  validation loss %.4f  accuracy %.2f %%  %@%@",
-                    summary.epoch + 1, run.trainer.epochs, summary.trainLoss, 100 * summary.trainAccuracy,
-                    summary.validationLoss, 100 * summary.validationAccuracy, clock(summary.seconds),
+                    format: "epoch %d/%d  loss %.4f%@  validation loss %.4f%@  %@%@",
+                    summary.epoch + 1, run.trainer.epochs, summary.trainLoss, accuracy(summary.trainAccuracy),
+                    summary.validationLoss, accuracy(summary.validationAccuracy), clock(summary.seconds),
                     summary.isBest ? "  *" : ""))
         case .checkpoint: break
         }
+    }
+
+    private func accuracy(_ share: Double?) -> String {
+        share.map { String(format: "  accuracy %.2f %%", 100 * $0) } ?? ""
     }
 }
 

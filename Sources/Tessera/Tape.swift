@@ -137,8 +137,14 @@ public struct Gradients {
 
     /// The gradient with respect to a leaf, nil if the output does not depend on it.
     public subscript(_ leaf: Tensor) -> Tensor? {
-        guard let node = leaf.node else { return nil }
-        return values[ObjectIdentifier(node)]?.gradient
+        get {
+            guard let node = leaf.node else { return nil }
+            return values[ObjectIdentifier(node)]?.gradient
+        }
+        set {
+            guard let node = leaf.node else { return }
+            values[ObjectIdentifier(node)] = newValue.map { (node, $0) }
+        }
     }
 
     mutating func take(_ node: Node) -> Tensor? { values.removeValue(forKey: ObjectIdentifier(node))?.gradient }

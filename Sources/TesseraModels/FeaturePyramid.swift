@@ -11,3 +11,13 @@ public protocol FeaturePyramid: ImageClassifier {
     /// Channels of each map.
     var pyramidChannels: [Int] { get }
 }
+
+/// A pyramid whose answer follows from its maps, so that one forward pass gives both.
+public protocol PyramidClassifier: FeaturePyramid {
+    /// What the model makes of the maps that ``FeaturePyramid/pyramid(_:)`` gave.
+    func features(of maps: [Tensor]) -> Features
+}
+
+extension PyramidClassifier {
+    public func features(_ image: Tensor) -> Features { features(of: pyramid(image)) }
+}

@@ -57,6 +57,9 @@ extension RevCol {
         func callAsFunction(_ map: Tensor) -> Tensor { linear(norm(map)).pixelShuffled(stride) }
     }
 
+    /// Whether the network has heads between its columns.
+    public var supervisesColumns: Bool { configuration.supervisesColumns }
+
     /// What the supervised columns answer, the first one first.
     public struct Supervised {
         /// Four times `[batch, classes]`; the last is the model's answer.

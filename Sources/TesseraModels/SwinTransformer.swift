@@ -8,7 +8,7 @@ import TesseraNN
 ///
 /// The reference is timm's `SwinTransformer` (huggingface/pytorch-image-models, Apache-2.0), where a stage begins with
 /// the merging; in the original repository the stage before ends with it, under that stage's number.
-public final class SwinTransformer: Module, FeaturePyramid {
+public final class SwinTransformer: Module, PyramidClassifier {
     public struct Configuration: ClassifierConfiguration, Hashable {
         public var imageSize = Size(224)
         public var patchSize = 4
@@ -119,8 +119,8 @@ public final class SwinTransformer: Module, FeaturePyramid {
         }
     }
 
-    public func features(_ image: Tensor) -> Features {
-        let last = norm(pyramid(image).last!)
+    public func features(of maps: [Tensor]) -> Features {
+        let last = norm(maps.last!)
         let pooled = last.globalAveragePool()
         return Features(logits: head(Dropout(configuration.dropout)(pooled)), pooled: pooled, tokens: last)
     }

@@ -41,9 +41,12 @@ open class Module {
     }
 
     /// Fills every parameter from its initialiser.
-    public final func initialize(seed: UInt64) {
+    /// - Parameter keepingValues: only those that have no value yet
+    public final func initialize(seed: UInt64, keepingValues: Bool = false) {
         let generator = RandomGenerator(seed: seed)
-        for (key, parameter) in parameters { parameter.initialize(generator.fork(key)) }
+        for (key, parameter) in parameters where !(keepingValues && parameter.isInitialized) {
+            parameter.initialize(generator.fork(key))
+        }
     }
 
     private func collect(_ prefix: String, into found: inout [(String, Parameter)]) {

@@ -50,8 +50,10 @@ public func evaluate(
 
 extension Batch {
     /// The images as a tensor of their own.
-    public var tensor: Tensor {
-        Tensor([count, height, width, channels]) { _ = $0.update(from: values) }
+    public var tensor: Tensor { tensor(view: 0) }
+
+    func tensor(view: Int) -> Tensor {
+        Tensor([count, height, width, channels]) { _ = $0.update(from: values(view: view)) }
     }
 }
 

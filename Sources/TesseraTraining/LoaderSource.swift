@@ -7,11 +7,18 @@ struct LoaderSource: BatchSource {
     private let plain: Loader
     private let options: TrainingOptions
 
-    init(_ dataset: any Dataset, _ preprocessing: Preprocessing, _ options: TrainingOptions, strict: Bool) throws {
-        let transform = try TrainingTransform(preprocessing, options.augmentation)
+    /// - Parameter seesPlainImages: whether the batches carry the images before their colours were changed, too
+    init(
+        _ dataset: any Dataset, _ preprocessing: Preprocessing, _ options: TrainingOptions, strict: Bool,
+        seesPlainImages: Bool
+    ) throws {
+        let transform = try TrainingTransform(
+            preprocessing, options.augmentation, addsPlainView: seesPlainImages)
+        let sampler: Sampler = options.augmentationRepeats > 1 ? .repeated(options.augmentationRepeats) : .shuffled
+        imageShape = [1, preprocessing.height, preprocessing.width, preprocessing.channels]
         func loader(_ mixup: Mixup?) -> Loader {
             Loader(
-                dataset, transform: transform, batchSize: options.batchSize, sampler: .shuffled, dropLast: true,
+                dataset, transform: transform, batchSize: options.batchSize, sampler: sampler, dropLast: true,
                 workers: options.workers, seed: options.seed, mixup: mixup, unreadable: strict ? .fail : .replace)
         }
         plain = loader(nil)
@@ -20,6 +27,7 @@ struct LoaderSource: BatchSource {
         self.options = options
     }
 
+    let imageShape: Shape
     var batchesPerEpoch: Int { plain.stepsPerEpoch }
 
     /// Places and reasons of the images that could not be read so far.
@@ -30,12 +38,18 @@ struct LoaderSource: BatchSource {
         let classes = loader.dataset.classNames.count
         let batches = loader.epoch(epoch, startingAt: start)
         while let batch = try batches.nextBatch() {
-            let targets =
-                batch.targets.map { Tensor($0, [batch.count, classes]) }
-                ?? smoothedTargets(batch.labels, classes: classes, smoothing: Float(options.smoothing))
-            let ready = TrainingBatch(images: batch.tensor, labels: batch.labels, targets: targets)
-            guard try body(ready) else { return }
+            guard try body(TrainingBatch(batch, classes: classes, smoothing: options.smoothing)) else { return }
         }
+    }
+}
+
+extension TrainingBatch {
+    /// A loaded batch, with targets from its labels where nothing was mixed.
+    init(_ batch: Batch, classes: Int, smoothing: Double) {
+        self.init(
+            images: batch.tensor, plainImages: batch.views > 1 ? batch.tensor(view: 1) : nil, labels: batch.labels,
+            targets: batch.targets.map { Tensor($0, [batch.count, classes]) }
+                ?? smoothedTargets(batch.labels, classes: classes, smoothing: Float(smoothing)))
     }
 }
 

@@ -8,16 +8,15 @@ import TesseraNN
 /// With `warmsUp`, the decay grows as 1 − (1 + s)^(−2/3) up to `decay`, s counting steps from 0 (timm's third version),
 /// so that short runs are not held back by their random start.
 public final class MovingAverage {
-    private let model: Module
     private let decay: Double
     private let warmsUp: Bool
     private var average: [(key: String, parameter: Parameter, tensor: Tensor)]
     private var step = 0
 
-    /// Starts as a copy of the model.
-    public init(of model: Module, decay: Double, warmsUp: Bool = true) {
-        (self.model, self.decay, self.warmsUp) = (model, decay, warmsUp)
-        average = model.parameters.map { ($0.key, $0.parameter, $0.parameter.value.copied) }
+    /// Starts as a copy.
+    public init(of parameters: [(key: String, parameter: Parameter)], decay: Double, warmsUp: Bool = true) {
+        (self.decay, self.warmsUp) = (decay, warmsUp)
+        average = parameters.map { ($0.key, $0.parameter, $0.parameter.value.copied) }
     }
 
     public func update() {
@@ -37,7 +36,7 @@ public final class MovingAverage {
         return effective <= 0 ? 0 : min(decay, 1 - pow(1 + effective, -2.0 / 3))
     }
 
-    /// Runs `body` while the model holds the average instead of its own weights.
+    /// Runs `body` while the parameters hold the average instead of their own values.
     public func apply<Result>(_ body: () throws -> Result) rethrows -> Result {
         let own = average.map(\.parameter.value)
         for entry in average { entry.parameter.value = entry.tensor }

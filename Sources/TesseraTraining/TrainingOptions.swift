@@ -4,16 +4,21 @@ import TesseraData
 
 /// Everything that a training run is told, under timm's names. Two runs with equal options, data and seed end in equal
 /// weights, bit for bit.
+///
+/// What a run of an older version does not say has the default, so an optional setting must have the default nil.
 public struct TrainingOptions: Codable, Sendable, Equatable {
-    public enum OptimizerName: String, Codable, Sendable, CaseIterable { case adamw, adam, sgd }
+    public enum OptimizerName: String, Codable, Sendable, CaseIterable { case adamw, adam, lamb, sgd }
+    public enum ScheduleName: String, Codable, Sendable, CaseIterable { case cosine, mae }
+    public enum ClipMode: String, Codable, Sendable, CaseIterable { case norm, agc }
 
-    public var method = Supervised.name
+    public var method = TrainingMethod.supervised.name
     public var epochs = 10
     public var batchSize = 128
     public var seed: UInt64 = 42
     public var precision: Precision?
 
     public var optimizer = OptimizerName.adamw
+    public var schedule = ScheduleName.cosine
     public var learningRate = 5e-4
     public var minimumRate = 1e-5
     public var warmupRate = 1e-6
@@ -22,9 +27,15 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
     public var weightDecay = 0.05
     public var momentum = 0.9
     public var betas = [0.9, 0.999]
-    public var epsilon = 1e-8
+    /// Nil: the optimizer's own.
+    public var epsilon: Double?
     public var clipGradient: Double?
+    /// What `clipGradient` limits: the norm of all gradients, or each unit's against its weights.
+    public var clipMode = ClipMode.norm
+    /// What the learning rate of each layer is multiplied by towards the input; nil: one rate for all.
+    public var layerDecay: Double?
 
+    public var criterion = Criterion()
     public var smoothing = 0.1
     public var mixup = 0.0
     public var cutmix = 0.0
@@ -41,8 +52,12 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
     public var autoAugment: String?
     public var eraseProbability = 0.0
     public var colorJitter = 0.0
+    /// How often an image is in an epoch, which sees the fewer images.
+    public var augmentationRepeats = 1
 
     public var emaDecay: Double?
+    /// Start with a small decay, which grows to `emaDecay`.
+    public var emaWarmup = true
     public var validationFraction = 0.1
     public var workers = 2
     /// Compute the activations of blocks again in the backward pass instead of keeping them.
@@ -50,13 +65,17 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
     /// The most seconds of work that a kill can lose.
     public var checkpointSeconds = 60.0
 
+    public var distillation = DistillationOptions()
+    public var drloc = RelativeLocalizationOptions()
+    public var intermediate = IntermediateSupervisionOptions()
+
     public init() {}
 
     /// Every impossible setting, one line each.
     public func problems(images: Int, classes: Int) -> [String] {
-        var problems: [String] = []
+        var problems = OptionProblems()
         func require(_ condition: Bool, _ flag: String, _ found: Any, _ expected: String) {
-            if !condition { problems.append("--\(flag): found \(found), expected \(expected)") }
+            problems.require(condition, flag, found, expected)
         }
         require((1...1_000_000).contains(epochs), "epochs", epochs, "1 to 1000000")
         require((1...65536).contains(batchSize), "batch", batchSize, "1 to 65536")
@@ -71,8 +90,12 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
         require(weightDecay >= 0 && weightDecay < 1, "weight-decay", weightDecay, "0 to below 1")
         require(momentum >= 0 && momentum < 1, "momentum", momentum, "0 to below 1")
         require(
-            betas.count == 2 && betas.allSatisfy { $0 >= 0 && $0 < 1 }, "betas", betas, "two numbers, 0 to below 1")
+            betas.count == 2 && betas.allSatisfy { $0 >= 0 && $0 < 1 }, "opt-betas", betas, "two numbers, 0 to below 1")
+        require(epsilon ?? 1 > 0, "opt-eps", epsilon ?? 0, "above 0")
         require(clipGradient ?? 1 > 0, "clip-grad", clipGradient ?? 0, "above 0")
+        require(
+            layerDecay.map { $0 > 0 && $0 <= 1 } ?? true, "layer-decay", layerDecay ?? 0, "above 0, at most 1")
+        criterion.check(&problems, smoothing: smoothing, classes: classes)
         require(smoothing >= 0 && smoothing < 1, "smoothing", smoothing, "0 to below 1")
         require((0...1000).contains(mixup), "mixup", mixup, "0 to 1000")
         require((0...1000).contains(cutmix), "cutmix", cutmix, "0 to 1000")
@@ -93,9 +116,44 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
         require(
             ratio.count == 2 && ratio[0] > 0 && ratio[0] <= ratio[1], "ratio", ratio, "two numbers, 0 < first ≤ second")
         require((0...1024).contains(cropPadding ?? 0), "crop-padding", cropPadding ?? 0, "0 to 1024")
+        require((1...64).contains(augmentationRepeats), "aug-repeats", augmentationRepeats, "1 to 64")
         require(emaDecay.map { $0 > 0 && $0 < 1 } ?? true, "model-ema-decay", emaDecay ?? 0, "above 0, below 1")
         require(validationFraction > 0 && validationFraction < 1, "val-split", validationFraction, "above 0, below 1")
         require((0...64).contains(workers), "workers", workers, "0 to 64")
-        return problems
+        distillation.check(&problems, method: method)
+        drloc.check(&problems, method: method)
+        intermediate.check(&problems, method: method)
+        return problems.lines
+    }
+}
+
+/// The settings of one method: published defaults, under flags that begin with the method's name.
+protocol MethodOptions: Codable, Sendable, Equatable {
+    /// The methods that read them.
+    static var methods: [String] { get }
+    /// How their flags begin.
+    static var prefix: String { get }
+
+    init()
+
+    func checkValues(_ problems: inout OptionProblems)
+}
+
+extension MethodOptions {
+    /// Refuses impossible values, and values for a method that does not read them.
+    func check(_ problems: inout OptionProblems, method: String) {
+        problems.require(
+            self == Self() || Self.methods.contains(method), "\(Self.prefix)-…", "with --method \(method)",
+            "--method \(Self.methods.joined(separator: " or "))")
+        checkValues(&problems)
+    }
+}
+
+/// Impossible settings, one line each.
+struct OptionProblems {
+    private(set) var lines: [String] = []
+
+    mutating func require(_ condition: Bool, _ flag: String, _ found: Any, _ expected: String) {
+        if !condition { lines.append("--\(flag): found \(found), expected \(expected)") }
     }
 }

@@ -18,9 +18,17 @@ public final class TrainingRun {
         public var strict = false
         /// The file that `options` came from, if one did. `options` is what holds.
         public var recipe: String?
+        /// The run or weight file of a trained model to learn from.
+        public var teacher: String?
         public var options = TrainingOptions()
 
         public init(model: String, data: String) { (self.model, self.data) = (model, data) }
+
+        /// A plan from `config.json`; what it does not say, because its version knew no such setting, has the default.
+        init(_ json: JSON) throws {
+            let whole = json.completed(by: JSON(encoding: Plan(model: "", data: "")))
+            self = try JSONDecoder().decode(Plan.self, from: Data(whole.text().utf8))
+        }
     }
 
     public let plan: Plan
@@ -30,10 +38,11 @@ public final class TrainingRun {
     /// The training images' count, for progress.
     public let imageCount: Int
     private let source: LoaderSource
-    private let validation: Loader
-    private let metrics: MetricsLog
+    let validation: Loader
+    let metrics: MetricsLog
     private let events: TensorBoardWriter
 
+    /// Accuracies are empty where the method does not classify.
     private static let columns = [
         "step", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds",
     ]
@@ -71,9 +80,11 @@ public final class TrainingRun {
         let model = configuration.makeModel()
         model.initialize(seed: plan.options.seed)
         if let weights { try model.start(from: weights) }
+        let trained = try TrainedModel(model: model, configuration: file)
+        let objective = try plan.objective(for: trained)
         let folder = try RunFolder.create(at: path, overwrite: overwrite)
         try folder.write(file)
-        return try TrainingRun(plan, TrainedModel(model: model, configuration: file), data, folder, resuming: nil)
+        return try TrainingRun(plan, trained, objective, data, folder, resuming: nil)
     }
 
     /// Goes on with the run in a folder, from its last checkpoint.
@@ -81,8 +92,7 @@ public final class TrainingRun {
     public static func resume(at path: String, notice: (String) -> Void) throws -> TrainingRun {
         let folder = try RunFolder.open(at: path)
         let file = try folder.configuration()
-        guard let json = file.tessera, let plan = try? JSONDecoder().decode(Plan.self, from: Data(json.text().utf8))
-        else {
+        guard let json = file.tessera, json["model"] != nil, let plan = try? Plan(json) else {
             throw FormatError(
                 file: folder.file(RunFolder.configurationName), subject: "tessera", found: "no training run",
                 expected: "the section that `tessera train` writes")
@@ -108,20 +118,22 @@ public final class TrainingRun {
                 file: folder.file(RunFolder.configurationName), subject: "num_classes", found: "\(file.classCount)",
                 expected: "\(data.train.classNames.count), as in \(plan.data)")
         }
-        return try TrainingRun(plan, trained, data, folder, resuming: checkpoint)
+        return try TrainingRun(plan, trained, try plan.objective(for: trained), data, folder, resuming: checkpoint)
     }
 
     private init(
-        _ plan: Plan, _ trained: TrainedModel, _ data: OpenedData, _ folder: RunFolder,
+        _ plan: Plan, _ trained: TrainedModel, _ objective: any Objective, _ data: OpenedData, _ folder: RunFolder,
         resuming checkpoint: Checkpoint<TrainingState>?
     ) throws {
         (self.plan, self.trained, self.folder) = (plan, trained, folder)
         imageCount = data.train.count
-        source = try LoaderSource(data.train, trained.preprocessing, plan.options, strict: plan.strict)
+        source = try LoaderSource(
+            data.train, trained.preprocessing, plan.options, strict: plan.strict,
+            seesPlainImages: objective.seesPlainImages)
         validation = Loader(
             data.validation, transform: trained.preprocessing, batchSize: max(64, plan.options.batchSize),
             workers: plan.options.workers, unreadable: plan.strict ? .fail : .skip)
-        trainer = Trainer(model: trained.model, objective: Supervised(), source: source, options: plan.options)
+        trainer = Trainer(objective, source: source, options: plan.options)
         if let checkpoint {
             guard checkpoint.state.isPossible(epochs: trainer.epochs, stepsPerEpoch: trainer.stepsPerEpoch) else {
                 throw FormatError(
@@ -139,10 +151,7 @@ public final class TrainingRun {
     /// - Returns: whether the end was reached
     public func run(shouldStop: () -> Bool = { false }, progress: (TrainingEvent) -> Void) throws -> Bool {
         try trainer.run(
-            evaluate: {
-                let result = try evaluate(CompiledClassifier(trained.model), validation)
-                return (result.loss, result.top1)
-            }, shouldStop: shouldStop,
+            evaluate: validate, shouldStop: shouldStop,
             report: { event in
                 switch event {
                 case .epoch(let summary): try record(summary)
@@ -153,21 +162,37 @@ public final class TrainingRun {
             })
     }
 
+    private func validate() throws -> (loss: Double, accuracy: Double?) {
+        if trainer.objective.classifies {
+            let result = try evaluate(CompiledClassifier(trained.model), validation)
+            return (result.loss, result.top1)
+        }
+        var (loss, images) = (0.0, 0)
+        let batches = validation.epoch(0)
+        while let batch = try batches.nextBatch() {
+            let ready = TrainingBatch(batch, classes: validation.dataset.classNames.count, smoothing: 0)
+            loss += trainer.validationLoss(ready, step: batch.step) * Double(batch.count)
+            images += batch.count
+        }
+        return (loss / Double(max(1, images)), nil)
+    }
+
     private func record(_ summary: EpochSummary) throws {
         let step = trainer.state.update
-        let numbers: [(tag: String, value: Double)] = [
+        let numbers: [(tag: String, value: Double?)] = [
             ("loss/train", summary.trainLoss), ("accuracy/train", summary.trainAccuracy),
             ("loss/validation", summary.validationLoss), ("accuracy/validation", summary.validationAccuracy),
             ("learning_rate", summary.learningRate),
         ]
         try metrics.append(
-            ["\(step)", "\(summary.epoch + 1)"] + numbers.map { "\($0.value)" } + ["\(summary.seconds)"])
-        try events.scalars(numbers.map { ($0.tag, Float($0.value)) }, step: step)
+            ["\(step)", "\(summary.epoch + 1)"] + numbers.map { $0.value.map { "\($0)" } ?? "" }
+                + ["\(summary.seconds)"])
+        try events.scalars(numbers.compactMap { tag, value in value.map { (tag, Float($0)) } }, step: step)
         guard summary.isBest else { return }
+        var metadata = ["epoch": "\(summary.epoch + 1)", "loss": "\(summary.validationLoss)"]
+        metadata["accuracy"] = summary.validationAccuracy.map { "\($0)" }
         try trainer.withBestWeights {
-            try folder.saveBest(
-                trained.model.stateDictionary.map { ($0.key, $0.tensor) },
-                metadata: ["epoch": "\(summary.epoch + 1)", "accuracy": "\(summary.validationAccuracy)"])
+            try folder.saveBest(trained.model.stateDictionary.map { ($0.key, $0.tensor) }, metadata: metadata)
         }
     }
 
@@ -182,49 +207,16 @@ public final class TrainingRun {
     public var unreadable: [String] {
         source.unreadable.map(\.reason) + validation.unreadableSamples.map(\.reason)
     }
+}
 
-    /// Evaluates the best weights and writes `report.html`.
-    public func finish() throws -> Evaluation {
-        let best = try TrainedModel(folder.path)
-        var samples: [Report.Sample] = []
-        let evaluation = try evaluate(best.compiled, validation) { batch, logits in
-            guard samples.isEmpty else { return }
-            samples = best.samples(batch, logits, validation.dataset, count: 24)
-        }
-        try folder.write(try report(evaluation, samples))
-        return evaluation
-    }
-
-    private func report(_ evaluation: Evaluation, _ samples: [Report.Sample]) throws -> Report {
-        let rows = try metrics.rows().map { $0.map { Double($0) ?? .nan } }
-        func series(_ name: String, _ column: Int) -> Report.Chart.Series {
-            Report.Chart.Series(name, x: rows.map { $0[1] }, y: rows.map { $0[column] })
-        }
-        let size = trained.preprocessing
-        let parameters = trained.model.parameterCount
-        let options = JSON(encoding: plan.options).members ?? []
-        return Report(
-            title: "\(plan.model) on \(plan.data)",
-            summary: "\(imageCount) training images, \(evaluation.images) validation images, best of "
-                + "\(rows.count) epochs",
-            highlights: [
-                Report.Fact("accuracy", String(format: "%.2f %%", 100 * evaluation.top1)),
-                Report.Fact("top 5", String(format: "%.2f %%", 100 * evaluation.top5)),
-                Report.Fact("loss", String(format: "%.4f", evaluation.loss)),
-                Report.Fact("parameters", "\(parameters)"),
-                Report.Fact("training time", String(format: "%.0f s", trainer.state.seconds)),
-            ],
-            charts: [
-                Report.Chart("Accuracy", series: [series("training", 3), series("validation", 5)]),
-                Report.Chart("Loss", series: [series("training", 2), series("validation", 4)]),
-                Report.Chart("Learning rate", series: [series("learning rate", 6)]),
-            ],
-            confusion: Report.Confusion(labels: trained.labels, counts: evaluation.confusion), samples: samples,
-            configuration: [
-                Report.Fact("model", plan.model), Report.Fact("data", plan.data),
-                Report.Fact("input", "\(size.height) × \(size.width) × \(size.channels)"),
-                Report.Fact("instruction set", Processor.instructionSet),
-            ] + options.map { Report.Fact($0.key, $0.value.string ?? $0.value.text()) })
+extension TrainingRun.Plan {
+    /// The method's objective for a model.
+    /// - Throws: ``UnknownMethodError``, ``MethodError``, and the errors of a teacher that cannot be read.
+    fileprivate func objective(for trained: TrainedModel) throws -> any Objective {
+        try MethodSetup(
+            model: trained.model, preprocessing: trained.preprocessing, labels: trained.labels, options: options,
+            teacher: teacher
+        ).objective()
     }
 }
 
@@ -271,6 +263,16 @@ extension Preprocessing {
 }
 
 extension JSON {
+    /// This value with what it lacks, at any depth of objects, from `defaults`.
+    fileprivate func completed(by defaults: JSON) -> JSON {
+        guard let members, let others = defaults.members else { return self }
+        let missing = others.filter { self[$0.key] == nil }
+        return .object(
+            members.map { member in
+                JSON.Member(member.key, defaults[member.key].map { member.value.completed(by: $0) } ?? member.value)
+            } + missing)
+    }
+
     /// The JSON form of a value that can always be encoded.
     init(encoding value: some Encodable) {
         let encoder = JSONEncoder()

@@ -96,7 +96,7 @@ import Testing
             // What the file says is what comes out: as many settings as lines, and possible ones.
             let lines = text.split(separator: "\n").filter { !$0.hasPrefix("#") }
             #expect(try RecipeFile(file.path).settings.count == lines.count)
-            let options = parsed.settings.options(precision: nil)
+            let options = parsed.options
             #expect(options.problems(images: 50_000, classes: 10).isEmpty, "\(file.lastPathComponent)")
             // The second comment line is a command that works.
             let example = try #require(text.firstMatch(of: /# tessera (train .*)/)).1

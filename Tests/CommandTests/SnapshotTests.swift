@@ -4,7 +4,7 @@ import Testing
 /// Help texts, word for word. `TESSERA_RECORD=1 swift test` writes them anew into the source folder.
 @Suite struct SnapshotTests {
     @Test(arguments: [
-        "", "models", "train", "evaluate", "predict", "features", "explain", "data", "bench", "forward",
+        "", "models", "methods", "train", "evaluate", "predict", "features", "explain", "data", "bench", "forward",
     ]) func help(_ verb: String) throws {
         let result = try Command.run((verb.isEmpty ? [] : [verb]) + ["--help"])
         #expect(result.status == 0 && result.errors.isEmpty)

@@ -52,6 +52,31 @@ import Testing
         #expect(try seen(loader(workers: 2).epoch(2, startingAt: 5)) == Array(reference[5...]))
     }
 
+    /// The second input of an image is the first one's crop and flip without its colours and holes, mixed like it.
+    @Test func plainViews() throws {
+        let preprocessing = Preprocessing(height: 8, width: 8, mean: [0.5, 0.5, 0.5], std: [0.25, 0.25, 0.25])
+        func batch(_ augmentation: Augmentation, mixup: Mixup? = nil, views: Bool = true) throws -> Batch {
+            let transform = try TrainingTransform(preprocessing, augmentation, addsPlainView: views)
+            let loader = Loader(Synthetic(), transform: transform, batchSize: 4, workers: 2, seed: 9, mixup: mixup)
+            return try #require(try loader.epoch(1).nextBatch())
+        }
+        var augmentation = Augmentation(crop: .resized(scale: 0.3...1, ratio: 0.75...1.3), flipProbability: 0.5)
+        let (geometry, single) = (try batch(augmentation), try batch(augmentation, views: false))
+        #expect(geometry.views == 2 && single.views == 1)
+        #expect(Array(geometry.values) == Array(single.values))
+        #expect(Array(geometry.values(view: 1)) == Array(single.values))
+
+        (augmentation.jitter, augmentation.erasing) = ([0.4, 0.4, 0.4, 0], RandomErasing(probability: 1))
+        let coloured = try batch(augmentation)
+        #expect(Array(coloured.values(view: 1)) == Array(single.values))
+        #expect(Array(coloured.values) != Array(single.values))
+        let mixed = try batch(augmentation, mixup: Mixup(cutmixAlpha: 0))
+        let plainMixed = try batch(
+            Augmentation(crop: augmentation.crop, flipProbability: 0.5), mixup: Mixup(cutmixAlpha: 0))
+        #expect(Array(mixed.values(view: 1)) == Array(plainMixed.values) && mixed.targets == plainMixed.targets)
+        #expect(Array(mixed.values(view: 1)) != Array(single.values))
+    }
+
     @Test func unreadableSamples() throws {
         let data = Synthetic(broken: [0, 5, 6])
         let replacing = try loader(data, workers: 2, mixup: nil)

@@ -43,7 +43,7 @@ final class TwoParameters: Module {
 }
 
 @Suite struct RecipeTests {
-    @Test(arguments: ["adamw", "adamw_b95", "adam_l2", "sgd", "sgd_nesterov"])
+    @Test(arguments: ["adamw", "adamw_b95", "adam_l2", "sgd", "sgd_nesterov", "lamb", "lamb_noclip_always"])
     func optimizersFollowPyTorch(_ name: String) throws {
         let golden = try fixture("training_recipe", "optimizers")
         let model = TwoParameters(golden["input.weight0"]!, golden["input.bias0"]!)
@@ -54,6 +54,8 @@ final class TwoParameters: Module {
             case "adamw_b95": AdamW(parameters, betas: (0.9, 0.95))
             case "adam_l2": AdamW(parameters, couplesDecay: true)
             case "sgd": SGD(parameters, nesterov: false)
+            case "lamb": LAMB(parameters)
+            case "lamb_noclip_always": LAMB(parameters, normLimit: nil, clipsTrust: true, adaptsAlways: true)
             default: SGD(parameters)
             }
         let rates = golden["input.lr"]!.scalars
@@ -88,6 +90,40 @@ final class TwoParameters: Module {
         #expect(relativeError(clipped, golden["output.clip\(limit).grad_weight"]!.scalars) < 1e-6)
     }
 
+    @Test func adaptiveClippingFollowsTimm() throws {
+        let golden = try fixture("training_recipe", "optimizers")
+        let model = TwoParameters(golden["input.weight0"]!, golden["input.bias0"]!)
+        let parameters = OptimizedParameter.all(of: model, weightDecay: 0, undecayed: [])
+        var gradients = model.gradients(golden["input.grad_weight1"]!, golden["input.grad_bias1"]!)
+        gradients.clipAdaptively(parameters, factor: 0.02)
+        let weight = gradients[model.weight.tensor]!.scalars
+        #expect(relativeError(weight, golden["output.agc.grad_weight"]!.scalars) < 1e-6)
+        #expect(relativeError(gradients[model.bias.tensor]!.scalars, golden["output.agc.grad_bias"]!.scalars) < 1e-6)
+    }
+
+    /// A state that was saved and loaded gives the same next step as one that was not.
+    @Test func lambResumes() throws {
+        let golden = try fixture("training_recipe", "optimizers")
+        func step(_ optimizer: LAMB, _ model: TwoParameters, _ index: Int) {
+            let gradients = model.gradients(golden["input.grad_weight\(index)"]!, golden["input.grad_bias\(index)"]!)
+            optimizer.step(gradients, learningRate: 0.01)
+        }
+        func make() -> (TwoParameters, LAMB) {
+            let model = TwoParameters(golden["input.weight0"]!, golden["input.bias0"]!)
+            return (model, LAMB(OptimizedParameter.all(of: model, weightDecay: 0.05, undecayed: [])))
+        }
+        let (model, optimizer) = make()
+        let (other, resumed) = make()
+        step(optimizer, model, 1)
+        other.weight.value = model.weight.value.copied
+        other.bias.value = model.bias.value.copied
+        try resumed.load(Dictionary(uniqueKeysWithValues: optimizer.state.map { ($0.key, $0.tensor.copied) }))
+        step(optimizer, model, 2)
+        step(resumed, other, 2)
+        #expect(model.weight.value.scalars == other.weight.value.scalars)
+        #expect(throws: StateDictionaryError(missing: ["step"])) { try resumed.load([:]) }
+    }
+
     @Test func schedulesFollowTimmAndMAE() throws {
         let golden = try fixture("training_recipe", "schedules")
         func check(_ name: String, _ values: [Double]) {
@@ -102,6 +138,8 @@ final class TwoParameters: Module {
         check("timm_cosine_per_update", golden["input.update"]!.scalars.map { updates(Double($0)) })
         let fractional = golden["input.fractional_epoch"]!.scalars.map(Double.init)
         check("mae_cosine", fractional.map { Schedule.mae($0, base: 5e-4, minimum: 1e-5, warmup: 5, total: 300) })
+        let annealing = Schedule.Cosine(base: 5e-4, minimum: 0, total: 300, warmup: 0, warmupStart: 0)
+        check("torch_cosine_annealing", epochs.map { annealing($0) })
         check("layer_scales_0.65_12", Schedule.layerScales(decay: 0.65, depth: 12))
         check("layer_scales_0.75_24", Schedule.layerScales(decay: 0.75, depth: 24))
     }
@@ -121,6 +159,7 @@ final class TwoParameters: Module {
         let cases: [(String, (Tensor) -> Tensor)] = [
             ("cross_entropy", { crossEntropy($0, labels: labels) }),
             ("label_smoothing_timm", { crossEntropy($0, labels: labels, smoothing: 0.1) }),
+            ("label_smoothing_torch", { crossEntropy($0, labels: labels, smoothing: 0.1) }),
             ("soft_target", { crossEntropy($0, golden["input.soft_target"]!) }),
         ]
         for (name, loss) in cases {
@@ -136,11 +175,27 @@ final class TwoParameters: Module {
         #expect(relativeError(gradient, deit["grad.none_soft.logits_cls"]!.scalars) < 2e-6)
     }
 
+    /// Whichever samples are dropped, the others are what the reference makes of them.
+    @Test func stochasticDepthFollowsTimm() throws {
+        let golden = try fixture("training_recipe", "mixup_ema_misc")
+        let x = golden["input.drop_path.x"]!
+        let kept = golden["input.drop_path.keep_mask"]!.scalars.map { $0 != 0 }
+        let same = try #require(
+            (0..<10_000).lazy.map { dropPath(x, rate: 0.3, seed: $0).scalars }.first { y in
+                kept.indices.allSatisfy { sample in
+                    kept[sample] == y[(12 * sample)..<(12 * sample + 12)].contains { $0 != 0 }
+                }
+            })
+        #expect(relativeError(same, golden["output.drop_path"]!.scalars) < 1e-6)
+        let rates = golden["output.drop_path_rates_linear_0.1_12"]!.scalars
+        #expect(relativeError(DropPath.linear(to: 0.1, depth: 12), rates) < 1e-6)
+    }
+
     @Test(arguments: [("ema_v2", false), ("ema_v3_warmup", true)])
     func movingAveragesFollowTimm(_ name: String, _ warmsUp: Bool) throws {
         let golden = try fixture("training_recipe", "mixup_ema_misc")
         let model = TwoParameters(golden["input.ema.w0"]!, golden["input.ema.buffer0"]!)
-        let average = MovingAverage(of: model, decay: 0.9, warmsUp: warmsUp)
+        let average = MovingAverage(of: model.parameters, decay: 0.9, warmsUp: warmsUp)
         for step in 1...5 {
             model.weight.value = golden["input.ema.w\(step)"]!
             model.bias.value = golden["input.ema.buffer\(step)"]!

@@ -57,8 +57,11 @@ public struct Mixup: Codable, Sendable, Equatable {
                 }
             }
         }
-        let weights = Self.mix(
-            batch.images.baseAddress!, height: batch.height, width: batch.width, channels: batch.channels, draws: draws)
+        var weights: [Float] = []
+        for view in batch.sample(0) {
+            weights = Self.mix(
+                view.baseAddress!, height: batch.height, width: batch.width, channels: batch.channels, draws: draws)
+        }
         batch.targets = Self.targets(
             labels: batch.labels, weights: weights, classes: classes, smoothing: Float(labelSmoothing))
     }

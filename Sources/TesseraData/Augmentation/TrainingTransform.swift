@@ -45,13 +45,17 @@ public struct Augmentation: Codable, Sendable, Equatable {
 public struct TrainingTransform: SampleTransform {
     public let preprocessing: Preprocessing
     public let augmentation: Augmentation
+    public let views: Int
     private let policy: AugmentationPolicy?
     private let fill: [UInt8]
 
+    /// - Parameter addsPlainView: make a second input of each image, of the same crop and flip, to which nothing else is
+    ///   done
     /// - Throws: `DataError` when the policy is not understood, or a strength is out of range.
-    public init(_ preprocessing: Preprocessing, _ augmentation: Augmentation) throws {
+    public init(_ preprocessing: Preprocessing, _ augmentation: Augmentation, addsPlainView: Bool = false) throws {
         self.preprocessing = preprocessing
         self.augmentation = augmentation
+        views = addsPlainView ? 2 : 1
         policy = try augmentation.policy.map(AugmentationPolicy.init)
         fill = preprocessing.fillColour
         if let jitter = augmentation.jitter, jitter.count != 4 || !jitter.allSatisfy({ (0...1).contains($0) }) {
@@ -67,18 +71,19 @@ public struct TrainingTransform: SampleTransform {
     public var channels: Int { preprocessing.channels }
 
     public func apply(
-        _ image: Image, random: inout RandomGenerator, into output: UnsafeMutableBufferPointer<Float>
+        _ image: Image, random: inout RandomGenerator, into outputs: [UnsafeMutableBufferPointer<Float>]
     ) {
         var image = crop(image, &random)
         if augmentation.flipProbability > 0, Double(random.uniform()) < augmentation.flipProbability {
             image = image.flippedHorizontally()
         }
+        for plain in outputs.dropFirst() { preprocessing.normalize(image, into: plain) }
         if let policy {
             image = policy.apply(image, filter: preprocessing.interpolation, fill: fill, random: &random)
         }
         if let jitter = augmentation.jitter { image = Self.jittered(image, jitter, &random) }
-        preprocessing.normalize(image, into: output)
-        augmentation.erasing?.apply(to: output, height: height, width: width, channels: channels, random: &random)
+        preprocessing.normalize(image, into: outputs[0])
+        augmentation.erasing?.apply(to: outputs[0], height: height, width: width, channels: channels, random: &random)
     }
 
     private func crop(_ original: Image, _ random: inout RandomGenerator) -> Image {

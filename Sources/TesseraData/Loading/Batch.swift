@@ -2,7 +2,7 @@ import Foundation
 
 /// The samples of one step.
 public final class Batch: @unchecked Sendable {
-    /// `[count, height, width, channels]`, row-major.
+    /// For each view room for a whole batch, `[views, capacity, height, width, channels]`, row-major.
     public let images: UnsafeMutableBufferPointer<Float>
     /// How many samples there are; the last batch of an epoch may be smaller than the others.
     public internal(set) var count = 0
@@ -20,18 +20,31 @@ public final class Batch: @unchecked Sendable {
 
     private let pool: BatchPool
 
-    /// The floats of all samples; valid as long as the batch lives.
-    public var values: UnsafeBufferPointer<Float> { UnsafeBufferPointer(rebasing: images[..<(count * sampleSize)]) }
+    /// How many inputs were made of each image.
+    public let views: Int
+
+    /// The floats of all samples `[count, height, width, channels]` of the first view; valid as long as the batch lives.
+    public var values: UnsafeBufferPointer<Float> { values(view: 0) }
+
+    /// The floats of all samples of a view; valid as long as the batch lives.
+    public func values(view: Int) -> UnsafeBufferPointer<Float> {
+        let start = view * pool.capacity * sampleSize
+        return UnsafeBufferPointer(rebasing: images[start..<start + count * sampleSize])
+    }
 
     var sampleSize: Int { height * width * channels }
 
-    func sample(_ place: Int) -> UnsafeMutableBufferPointer<Float> {
-        UnsafeMutableBufferPointer(rebasing: images[place * sampleSize..<(place + 1) * sampleSize])
+    /// Where each view of a sample goes.
+    func sample(_ place: Int) -> [UnsafeMutableBufferPointer<Float>] {
+        (0..<views).map { view in
+            let start = (view * pool.capacity + place) * sampleSize
+            return UnsafeMutableBufferPointer(rebasing: images[start..<start + sampleSize])
+        }
     }
 
     init(pool: BatchPool) {
         self.pool = pool
-        (height, width, channels) = (pool.height, pool.width, pool.channels)
+        (height, width, channels, views) = (pool.height, pool.width, pool.channels, pool.views)
         images = pool.take()
     }
 
@@ -43,20 +56,23 @@ final class BatchPool: @unchecked Sendable {
     let height: Int
     let width: Int
     let channels: Int
-    private let capacity: Int
+    let views: Int
+    /// Samples a batch.
+    let capacity: Int
     private let lock = NSLock()
     private var free: [UnsafeMutableBufferPointer<Float>] = []
     private let keep = 8
 
-    init(capacity: Int, height: Int, width: Int, channels: Int) {
-        self.capacity = capacity * height * width * channels
-        (self.height, self.width, self.channels) = (height, width, channels)
+    init(capacity: Int, _ transform: any SampleTransform) {
+        self.capacity = capacity
+        (height, width, channels) = (transform.height, transform.width, transform.channels)
+        views = transform.views
     }
 
     deinit { free.forEach { $0.deallocate() } }
 
     func take() -> UnsafeMutableBufferPointer<Float> {
-        lock.withLock { free.popLast() } ?? .allocate(capacity: capacity)
+        lock.withLock { free.popLast() } ?? .allocate(capacity: views * capacity * height * width * channels)
     }
 
     func give(_ buffer: UnsafeMutableBufferPointer<Float>) {

@@ -47,8 +47,7 @@ public final class Loader: Sendable {
         self.seed = seed
         self.mixup = mixup
         self.unreadable = unreadable
-        pool = BatchPool(
-            capacity: batchSize, height: transform.height, width: transform.width, channels: transform.channels)
+        pool = BatchPool(capacity: batchSize, transform)
     }
 
     /// How many samples an epoch visits.

@@ -127,8 +127,8 @@ public struct Preprocessing: Codable, Sendable, Equatable {
 extension Preprocessing: SampleTransform {
     /// Evaluation draws no random numbers.
     public func apply(
-        _ image: Image, random: inout RandomGenerator, into output: UnsafeMutableBufferPointer<Float>
+        _ image: Image, random: inout RandomGenerator, into outputs: [UnsafeMutableBufferPointer<Float>]
     ) {
-        normalize(sized(image), into: output)
+        normalize(sized(image), into: outputs[0])
     }
 }

@@ -47,12 +47,9 @@ public final class AdamW: Optimizer {
     }
 
     public func load(_ state: [String: Tensor]) throws {
-        guard let counts = state["step"] else { throw StateDictionaryError(missing: ["step"]) }
-        guard counts.shape == [parameters.count] else {
-            throw StateDictionaryError(misshaped: ["step: found \(counts.shape), expected [\(parameters.count)]"])
-        }
+        let steps = try state.steps(of: parameters)
         try first.load(state)
         try second.load(state)
-        steps = counts.scalars.map { Int($0) }
+        self.steps = steps
     }
 }

@@ -34,9 +34,19 @@ public struct OptimizedParameter {
 
     /// The trainable parameters of a module under timm's rule: no decay for vectors, biases and `undecayed` keys.
     public static func all(of module: Module, weightDecay: Double, undecayed: Set<String>) -> [OptimizedParameter] {
-        module.parameters.filter(\.parameter.isTrainable).map { key, parameter in
+        all(module.parameters, weightDecay: weightDecay, undecayed: undecayed)
+    }
+
+    /// The trainable ones of these parameters under the same rule.
+    /// - Parameter rateScales: by key, what the learning rate is multiplied by; 1 where nothing is said
+    static func all(
+        _ parameters: [(key: String, parameter: Parameter)], weightDecay: Double, undecayed: Set<String>,
+        rateScales: [String: Double] = [:]
+    ) -> [OptimizedParameter] {
+        parameters.filter(\.parameter.isTrainable).map { key, parameter in
             let spared = parameter.shape.rank <= 1 || key.hasSuffix(".bias") || undecayed.contains(key)
-            return OptimizedParameter(key: key, parameter: parameter, weightDecay: spared ? 0 : weightDecay)
+            return OptimizedParameter(
+                key: key, parameter: parameter, weightDecay: spared ? 0 : weightDecay, rateScale: rateScales[key] ?? 1)
         }
     }
 }
@@ -55,6 +65,36 @@ extension Gradients {
     public static func clippingScale(norm: Double, limit: Double?) -> Float {
         guard let limit else { return 1 }
         return Float(min(1, limit / (norm + 1e-6)))
+    }
+
+    /// Adaptive clipping: no unit's gradient is longer than `factor` times the unit's weights.
+    ///
+    /// "High-Performance Large-Scale Image Recognition Without Normalization" (2021), arXiv 2102.06171. A unit is all that
+    /// makes one output: a row of a matrix, a filter, a whole vector; its weights count as 10⁻³ long at least.
+    public mutating func clipAdaptively(_ parameters: [OptimizedParameter], factor: Double) {
+        for entry in parameters {
+            guard let gradient = self[entry.parameter.tensor] else { continue }
+            let units: Shape =
+                gradient.rank > 1 ? [gradient.shape[0], gradient.count / gradient.shape[0]] : [1, gradient.count]
+            func norms(_ tensor: Tensor) -> Tensor {
+                tensor.reshaped(units).squared().sum(axes: [1], keepingAxes: true).squareRoot()
+            }
+            let limit = maximum(norms(entry.parameter.value), Tensor(1e-3)) * Float(factor)
+            let scale = minimum(limit / maximum(norms(gradient), Tensor(1e-6)), Tensor(1))
+            self[entry.parameter.tensor] = (gradient.reshaped(units) * scale).reshaped(gradient.shape)
+        }
+    }
+}
+
+extension [String: Tensor] {
+    /// How often each parameter has been changed, as optimizers save it.
+    /// - Throws: `StateDictionaryError` if it is missing or for other parameters.
+    func steps(of parameters: [OptimizedParameter]) throws -> [Int] {
+        guard let counts = self["step"] else { throw StateDictionaryError(missing: ["step"]) }
+        guard counts.shape == [parameters.count] else {
+            throw StateDictionaryError(misshaped: ["step: found \(counts.shape), expected [\(parameters.count)]"])
+        }
+        return counts.scalars.map { Int($0) }
     }
 }
 

@@ -1,0 +1,53 @@
+import Tessera
+import TesseraData
+import TesseraModels
+import TesseraNN
+import TesseraRuntime
+
+/// A trained model that another one learns from. It runs compiled, in evaluation mode and without gradients, on the
+/// batches of its student, which it sees at its own size and normalised as its own images were.
+public final class Teacher {
+    public let trained: TrainedModel
+    private let student: Preprocessing
+
+    public init(_ trained: TrainedModel, student: Preprocessing) {
+        (self.trained, self.student) = (trained, student)
+    }
+
+    /// Logits `[batch, classes]` for the student's images.
+    public func callAsFunction(_ images: Tensor) -> Tensor {
+        let input = adapted(images)
+        return Teacher.undisturbed { trained.compiled(input) }
+    }
+
+    /// A function of the teacher's features as a plan: for methods that learn from more than its answer.
+    public func compiled(_ function: @escaping (Tensor) -> [Tensor]) -> (Tensor) -> [Tensor] {
+        let plan = CompiledModel(function)
+        return { [self] images in
+            let input = adapted(images)
+            return Teacher.undisturbed { plan(input) }
+        }
+    }
+
+    /// The student's normalised images as the teacher's: resized with antialiasing, and normalised anew.
+    func adapted(_ images: Tensor) -> Tensor {
+        let own = trained.preprocessing
+        var images = images.detached
+        if (student.mean, student.std) != (own.mean, own.std) {
+            // ((s · σ + μ) − μ′) / σ′ with the student's μ, σ and the teacher's μ′, σ′.
+            let scale = zip(student.std, own.std).map { $0 / $1 }
+            let shift = zip(zip(student.mean, own.mean), own.std).map { ($0.0 - $0.1) / $1 }
+            let shape: Shape = [1, 1, 1, own.channels]
+            images = Tape.pause { images * Tensor(scale, shape) + Tensor(shift, shape) }
+        }
+        guard images.shape[1] != own.height || images.shape[2] != own.width else { return images }
+        return Tape.pause {
+            images.resized(height: own.height, width: own.width, interpolation: .bilinear, antialias: true)
+        }
+    }
+
+    /// Plans are traced when they first run: neither the student's tape nor its training mode may show in them.
+    private static func undisturbed<Result>(_ body: () -> Result) -> Result {
+        TrainingPass.$current.withValue(nil) { Tape.pause(body) }
+    }
+}
