@@ -14,71 +14,6 @@ public protocol BatchSource {
     func forEachBatch(epoch: Int, from start: Int, _ body: (TrainingBatch) throws -> Bool) throws
 }
 
-/// Where training stands: all that a resumed run needs besides tensors.
-public struct TrainingState: Codable, Sendable, Equatable {
-    public var epoch = 0
-    /// Batches done in this epoch.
-    public var batch = 0
-    /// Updates done in all.
-    public var update = 0
-    /// Sums over this epoch so far.
-    public var lossSum = 0.0
-    public var correct = 0
-    public var images = 0
-    /// Seconds of training, earlier sessions included.
-    public var seconds = 0.0
-    /// The best validation accuracy so far; for objectives that do not classify minus the least validation loss.
-    public var bestScore = -Double.infinity
-    public var bestEpoch = -1
-
-    private enum CodingKeys: String, CodingKey {
-        case epoch, batch, update, lossSum, correct, images, seconds, bestEpoch
-        case bestScore = "bestAccuracy"
-    }
-
-    public init() {}
-
-    /// Whether a run of that length passes through a state with these counters.
-    func isPossible(epochs: Int, stepsPerEpoch: Int) -> Bool {
-        (0...epochs).contains(epoch) && (0...stepsPerEpoch).contains(batch)
-            && (0...epochs * stepsPerEpoch).contains(update) && images >= 0 && images < 1 << 48
-            && (0...images).contains(correct) && lossSum.isFinite && seconds.isFinite
-            && (-1...epochs).contains(bestEpoch)
-    }
-}
-
-/// What the loop tells while it runs.
-public enum TrainingEvent {
-    case step(TrainingState, loss: Double, learningRate: Double, imagesPerSecond: Double)
-    case epoch(EpochSummary)
-    /// Asked for at the end of each epoch and when time is up: everything is consistent now.
-    case checkpoint(TrainingState)
-}
-
-/// One line of the log. Objectives that do not classify have no accuracies.
-public struct EpochSummary: Sendable, Codable, Equatable {
-    public let epoch: Int
-    public let trainLoss: Double
-    public let trainAccuracy: Double?
-    public let validationLoss: Double
-    public let validationAccuracy: Double?
-    public let learningRate: Double
-    public let seconds: Double
-    public let isBest: Bool
-}
-
-/// The loss is not a number any more: nothing after this step can be trusted.
-public struct DivergedError: Error, CustomStringConvertible, Equatable {
-    public let epoch: Int
-    public let step: Int
-    public let loss: Double
-
-    public var description: String {
-        "training diverged: the loss of epoch \(epoch + 1), step \(step + 1) is \(loss), expected a finite number; "
-            + "the last checkpoint is from before it (try a lower --lr, or --clip-grad 1)"
-    }
-}
-
 /// The training loop: one tape a step, one optimizer, a schedule by update, an optional average of the weights.
 ///
 /// It knows nothing about files and terminals: those listen to its events. Random numbers are forked from
@@ -268,44 +203,7 @@ public final class Trainer {
     }
 }
 
-extension TrainingOptions {
-    func makeOptimizer(_ parameters: [OptimizedParameter]) -> any Optimizer {
-        let betas = (betas[0], betas[1])
-        return switch optimizer {
-        case .adamw: AdamW(parameters, betas: betas, epsilon: epsilon ?? 1e-8)
-        case .adam: AdamW(parameters, betas: betas, epsilon: epsilon ?? 1e-8, couplesDecay: true)
-        case .lamb: LAMB(parameters, betas: betas, epsilon: epsilon ?? 1e-6)
-        case .sgd: SGD(parameters, momentum: momentum)
-        }
-    }
-
-    /// The rate of an update, before the layers' own factors.
-    func learningRate(_ update: Int, stepsPerEpoch: Int) -> Double {
-        let epoch = Double(update) / Double(stepsPerEpoch)
-        switch schedule {
-        case .cosine:
-            return Schedule.Cosine(
-                base: learningRate, minimum: minimumRate, total: Double(epochs * stepsPerEpoch),
-                warmup: warmupEpochs * Double(stepsPerEpoch), warmupStart: warmupRate)(Double(update))
-        case .mae:
-            guard epoch < Double(epochs) else { return minimumRate }
-            return Schedule.mae(
-                epoch, base: learningRate, minimum: minimumRate, warmup: warmupEpochs, total: Double(epochs))
-        }
-    }
-}
-
 extension Tensor {
     /// How many rows of logits `[batch, classes]` have their greatest value at the label; the first one wins a tie.
-    func countCorrect(_ labels: [Int32]) -> Int {
-        let classes = shape[1]
-        return withUnsafeBuffer { values in
-            labels.enumerated().reduce(0) { count, entry in
-                let row = values[(entry.offset * classes)..<((entry.offset + 1) * classes)]
-                var best = row.startIndex
-                for i in row.indices where row[i] > row[best] { best = i }
-                return count + (best - row.startIndex == Int(entry.element) ? 1 : 0)
-            }
-        }
-    }
+    func countCorrect(_ labels: [Int32]) -> Int { zip(greatestClasses, labels).count { $0 == $1 } }
 }

@@ -127,6 +127,33 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
     }
 }
 
+extension TrainingOptions {
+    func makeOptimizer(_ parameters: [OptimizedParameter]) -> any Optimizer {
+        let betas = (betas[0], betas[1])
+        return switch optimizer {
+        case .adamw: AdamW(parameters, betas: betas, epsilon: epsilon ?? 1e-8)
+        case .adam: AdamW(parameters, betas: betas, epsilon: epsilon ?? 1e-8, couplesDecay: true)
+        case .lamb: LAMB(parameters, betas: betas, epsilon: epsilon ?? 1e-6)
+        case .sgd: SGD(parameters, momentum: momentum)
+        }
+    }
+
+    /// The rate of an update, before the layers' own factors.
+    func learningRate(_ update: Int, stepsPerEpoch: Int) -> Double {
+        let epoch = Double(update) / Double(stepsPerEpoch)
+        switch schedule {
+        case .cosine:
+            return Schedule.Cosine(
+                base: learningRate, minimum: minimumRate, total: Double(epochs * stepsPerEpoch),
+                warmup: warmupEpochs * Double(stepsPerEpoch), warmupStart: warmupRate)(Double(update))
+        case .mae:
+            guard epoch < Double(epochs) else { return minimumRate }
+            return Schedule.mae(
+                epoch, base: learningRate, minimum: minimumRate, warmup: warmupEpochs, total: Double(epochs))
+        }
+    }
+}
+
 /// The settings of one method: published defaults, under flags that begin with the method's name.
 protocol MethodOptions: Codable, Sendable, Equatable {
     /// The methods that read them.
