@@ -47,7 +47,7 @@ let package = Package(
         .testTarget(
             name: "RuntimeTests", dependencies: ["TesseraModels", "TesseraRuntime", "CKernels"]),
         .testTarget(name: "DataTests", dependencies: ["TesseraData", "TesseraIO"], resources: [.copy("Fixtures")]),
-        .testTarget(name: "IOTests", dependencies: ["TesseraIO"]),
+        .testTarget(name: "IOTests", dependencies: ["TesseraIO"], resources: [.copy("Fixtures")]),
         .testTarget(name: "TrainingTests", dependencies: ["TesseraTraining"], resources: [.copy("Fixtures")]),
         .testTarget(name: "FuzzTests", dependencies: ["TesseraTraining", "tessera-command"]),
         .testTarget(
