@@ -32,6 +32,7 @@ public enum WeightFile {
                 file: path, found: "a file without sections", expected: "a PyTorch checkpoint that has \(section)")
         }
         if file.bytes.first == UInt8(ascii: "{") { return try ShardedSafetensors(index: path) }
+        if ONNXInitializers.begins(file.bytes) { return try ONNXInitializers(path, file) }
         return try Safetensors(path)
     }
 }
