@@ -46,6 +46,8 @@ def scattered(model):
                 tensor.uniform_(0.5, 2)
             elif tensor.ndim <= 1 or name.endswith(("alpha", "beta")):
                 tensor.add_(torch.randn_like(tensor) * 0.1)
+            elif not tensor.any():
+                tensor.normal_(0, 0.02)
     return model.eval()
 
 

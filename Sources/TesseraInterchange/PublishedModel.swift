@@ -37,12 +37,10 @@ public struct PublishedModel {
         let shapes = files.weights.shapes
 
         var configuration = entry.configuration
-        let arguments = [
-            try? JSON(parsing: match.table.arguments), stated?.modelArguments, options.arguments,
-        ].compactMap { $0?.members }.joined()
-        if !arguments.isEmpty {
-            try configuration.apply(Arguments(.object(Array(arguments)), section: "model-args"))
-        }
+        let said = (stated?.modelArguments?.members ?? []).filter { !PublishedModel.isRepeated($0, of: entry.system) }
+        let arguments =
+            (try JSON(parsing: match.table.arguments).members ?? []) + said + (options.arguments?.members ?? [])
+        if !arguments.isEmpty { try configuration.apply(Arguments(.object(arguments), section: "model-args")) }
         var notes = ["\(match.sources.count) tensors under the names of \(match.table.publisher)"]
         if !match.prefix.isEmpty { notes[0] += ", behind \(match.prefix)" }
         if let classes = match.classes(configuration.makeModel(), in: shapes) { configuration.classes = classes }
@@ -80,9 +78,20 @@ public struct PublishedModel {
         }
         self.configuration = ModelConfiguration(
             architecture: entry.name, classCount: configuration.classes,
-            modelArguments: arguments.isEmpty ? nil : .object(Array(arguments)), preprocessing: preprocessing,
+            modelArguments: arguments.isEmpty ? nil : .object(arguments), preprocessing: preprocessing,
             labels: labels, firstLayer: stated?.firstLayer, classifier: stated?.classifier)
         self.notes = notes
+    }
+
+    /// Whether timm notes among a model's arguments what its configuration says elsewhere, or what cannot be otherwise.
+    private static func isRepeated(_ argument: JSON.Member, of system: String) -> Bool {
+        switch argument.key {
+        case "num_classes", "in_chans", "img_size": true
+        case "global_pool":
+            !["vit", "deit", "dinov2"].contains(system)
+                && argument.value.string == (system == "xcit_qkv" ? "token" : "avg")
+        default: false
+        }
     }
 
     /// The registry's model that the options or the files name, or the first of its kind that the weights fit.
