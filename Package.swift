@@ -57,7 +57,7 @@ let package = Package(
     ),
     .testTarget(
       name: "TrainingTests", dependencies: ["TesseraTraining"], resources: [.copy("Fixtures")]),
-    .testTarget(name: "FuzzTests", dependencies: ["TesseraTraining", "tessera-command"]),
+    .testTarget(name: "FuzzTests", dependencies: ["TesseraTraining", "TesseraInterchange", "tessera-command"]),
     .testTarget(
       name: "CommandTests", dependencies: ["TesseraIO", "TesseraModels", "tessera-command"],
       resources: [.copy("Snapshots")]),

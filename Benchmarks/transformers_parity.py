@@ -46,7 +46,7 @@ MODELS = {
 
 def processor(name, config):
     """What preprocessor_config.json says, and the same in Pillow and NumPy."""
-    size = config.image_size if isinstance(getattr(config, "image_size"), int) else 224
+    size = config.image_size if isinstance(getattr(config, "image_size", None), int) else 224
     flip = name == "mobilevit"
     saved = {
         "do_resize": True, "size": {"shortest_edge": size + 32}, "resample": 2 if flip else 3, "do_center_crop": True,
@@ -59,7 +59,8 @@ def processor(name, config):
         scale = (size + 32) / min(image.size)
         sides = [size + 32 if side == min(image.size) else int(side * scale) for side in image.size]
         image = image.resize(sides, saved["resample"])
-        left, top = (image.width - size) // 2, (image.height - size) // 2
+        # An odd pixel beside the crop falls as in torchvision and timm, on the other side than in transformers.
+        left, top = round((image.width - size) / 2), round((image.height - size) / 2)
         pixels = np.asarray(image.crop((left, top, left + size, top + size)), np.float32) / 255
         pixels = pixels[..., ::-1] if flip else (pixels - saved["image_mean"]) / saved["image_std"]
         return torch.tensor(pixels.astype(np.float32).transpose(2, 0, 1).copy())

@@ -61,8 +61,10 @@ struct ImportCommand: Verb {
         let configuration = imported.configuration
         let size = configuration.preprocessing.inputSize
         for note in imported.notes { standardError(note) }
+        let classes = configuration.classCount
         standardError(
             "\(configuration.architecture): \(grouped(imported.model.parameterCount)) parameters, "
-                + "\(grouped(configuration.classCount)) classes, images of \(size[1])×\(size[2])×\(size[0]); \(out)")
+                + (classes == 0 ? "no head" : "\(grouped(classes)) classes")
+                + ", images of \(size[1])×\(size[2])×\(size[0]); \(out)")
     }
 }

@@ -17,7 +17,12 @@ import Testing
             ])
         #expect(
             table.sources(of: "layers.2.blocks.13.attn.qkv.weight")
-                == [["encoder.2.layer.12.query.weight", "encoder.2.layer.12.key.weight", "encoder.2.layer.12.value.weight"]])
+                == [
+                    [
+                        "encoder.2.layer.12.query.weight", "encoder.2.layer.12.key.weight",
+                        "encoder.2.layer.12.value.weight",
+                    ]
+                ])
         #expect(table.sources(of: "mlp.fc1.bias") == [["mlp.fc1.bias"], ["mlp.w1.bias"]])
         #expect(table.sources(of: "norm.weight") == [["last.weight"]])
         #expect(table.sources(of: "layers.0.downsample.norm.weight") == [["layers.0.downsample.norm.weight"]])
