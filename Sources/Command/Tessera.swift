@@ -17,6 +17,7 @@ struct TesseraCommand: ParsableCommand {
         subcommands: [
             ModelsCommand.self, TrainCommand.self, EvaluateCommand.self, PredictCommand.self, FeaturesCommand.self,
             ExplainCommand.self, DataCommand.self, MethodsCommand.self, BenchCommand.self, ForwardCommand.self,
+            ImportCommand.self, ExportCommand.self,
         ])
 
     static func main() {

@@ -56,6 +56,8 @@ public struct ModelConfiguration: Equatable, Sendable {
     /// The names of the first layer and of the head, by which others replace them.
     public var firstLayer: String?
     public var classifier: String?
+    /// Whether the weights are for images of one size: timm then builds the model for it.
+    public var hasFixedInputSize = false
     /// How the weights were trained, and by which version.
     public var tessera: JSON?
     /// Everything else that the file had.
@@ -102,8 +104,7 @@ public struct ModelConfiguration: Equatable, Sendable {
     ]
     private static let ownPreprocessingKeys: Set = [
         "input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "num_classes", "first_conv",
-        "classifier",
-        "label_names",
+        "classifier", "label_names", "fixed_input_size",
     ]
 
     /// - Throws: `ArgumentError` that names the field.
@@ -121,6 +122,7 @@ public struct ModelConfiguration: Equatable, Sendable {
         tessera = try fields.nested("tessera").flatMap { _ in json["tessera"] }
         firstLayer = pretrained.json("first_conv")?.string
         classifier = pretrained.json("classifier")?.string
+        hasFixedInputSize = try pretrained.bool("fixed_input_size", default: false)
         preprocessing = try Preprocessing(pretrained)
         let names = json["label_names"] ?? json["pretrained_cfg"]?["label_names"] ?? json["labels"]
         labels = try ModelConfiguration.labels(names ?? .null, count: classCount)
@@ -166,11 +168,12 @@ public struct ModelConfiguration: Equatable, Sendable {
         add("global_pool", globalPool.map { .string($0) })
         add("model_args", modelArguments)
         add("label_names", labels.isEmpty ? nil : .array(labels.map { .string($0) }))
-        let heads = [
+        var heads = [
             JSON.Member("num_classes", JSON(classCount)),
             JSON.Member("first_conv", firstLayer.map { .string($0) } ?? .null),
             JSON.Member("classifier", classifier.map { .string($0) } ?? .null),
         ]
+        if hasFixedInputSize { heads.append(JSON.Member("fixed_input_size", .bool(true))) }
         add("pretrained_cfg", .object(preprocessing.members + heads + otherPreprocessing))
         add("tessera", tessera)
         return .object(members + others)

@@ -69,19 +69,7 @@ public struct Safetensors: Sendable {
     /// - Throws: ``FormatError`` if there is no such array, or a whole number in it has no equal float.
     public func tensor(_ name: String) throws -> Tensor {
         let entry = try entry(name)
-        let bytes = bytes(of: entry)
-        switch entry.type {
-        case .float32: return borrowed(entry, bytes)
-        case .float64: return read(entry, Float64.self) { Float($0) }
-        case .float16: return read(entry, UInt16.self) { Float(Float16(bitPattern: $0)) }
-        case .bfloat16: return read(entry, UInt16.self) { Float(bitPattern: UInt32($0) << 16) }
-        case .int16: return read(entry, Int16.self) { Float($0) }
-        case .int8: return read(entry, Int8.self) { Float($0) }
-        case .uint8: return read(entry, UInt8.self) { Float($0) }
-        case .bool: return read(entry, UInt8.self) { $0 == 0 ? 0 : 1 }
-        case .int32: return try read(entry, Int32.self) { try exact($0, entry) }
-        case .int64: return try read(entry, Int64.self) { try exact($0, entry) }
-        }
+        return try stored(entry).tensor(entry.shape)
     }
 
     /// All arrays as floats, in the order of their data.
@@ -92,11 +80,11 @@ public struct Safetensors: Sendable {
     public func integers(_ name: String) throws -> [Int32] {
         let entry = try entry(name)
         switch entry.type {
-        case .int64: return try elements(entry, Int64.self, fitting)
-        case .int32: return try elements(entry, Int32.self, fitting)
-        case .int16: return try elements(entry, Int16.self, fitting)
-        case .int8: return try elements(entry, Int8.self, fitting)
-        case .uint8, .bool: return try elements(entry, UInt8.self, fitting)
+        case .int64: return try stored(entry).elements(Int64.self, fitting)
+        case .int32: return try stored(entry).elements(Int32.self, fitting)
+        case .int16: return try stored(entry).elements(Int16.self, fitting)
+        case .int8: return try stored(entry).elements(Int8.self, fitting)
+        case .uint8, .bool: return try stored(entry).elements(UInt8.self, fitting)
         case .float64, .float32, .float16, .bfloat16:
             throw error(entry.name, found: entry.type.rawValue, expected: "whole numbers")
         }
@@ -120,42 +108,11 @@ public struct Safetensors: Sendable {
         return entry
     }
 
-    private func bytes(of entry: Entry) -> UnsafeRawBufferPointer {
-        UnsafeRawBufferPointer(
-            rebasing: file.bytes[dataStart + entry.range.lowerBound..<dataStart + entry.range.upperBound])
-    }
-
-    private func borrowed(_ entry: Entry, _ bytes: UnsafeRawBufferPointer) -> Tensor {
-        guard let base = bytes.baseAddress, !bytes.isEmpty, Int(bitPattern: base) % MemoryLayout<Float>.alignment == 0
-        else { return read(entry, UInt32.self) { Float(bitPattern: $0) } }
-        return Tensor(borrowing: base.assumingMemoryBound(to: Float.self), entry.shape, owner: file)
-    }
-
-    private func read<Stored>(_ entry: Entry, _ type: Stored.Type, _ convert: (Stored) throws -> Float) rethrows
-        -> Tensor
-    {
-        let bytes = bytes(of: entry)
-        return try Tensor(entry.shape) { scalars in
-            for index in scalars.indices {
-                scalars[index] = try convert(bytes.loadUnaligned(fromByteOffset: index * entry.type.size, as: type))
-            }
+    private func stored(_ entry: Entry) -> StoredArray {
+        let range = dataStart + entry.range.lowerBound..<dataStart + entry.range.upperBound
+        return StoredArray(file: file, type: entry.type, bytes: UnsafeRawBufferPointer(rebasing: file.bytes[range])) {
+            error(entry.name, found: $0, expected: $1)
         }
-    }
-
-    private func elements<Stored>(
-        _ entry: Entry, _ type: Stored.Type, _ convert: (Stored) throws -> Int32
-    ) rethrows -> [Int32] {
-        let bytes = bytes(of: entry)
-        return try (0..<entry.shape.count).map {
-            try convert(bytes.loadUnaligned(fromByteOffset: $0 * entry.type.size, as: type))
-        }
-    }
-
-    private func exact(_ value: some BinaryInteger, _ entry: Entry) throws -> Float {
-        guard let float = Float(exactly: value) else {
-            throw error(entry.name, found: "\(value)", expected: "whole numbers that float32 can hold")
-        }
-        return float
     }
 
     private func error(_ name: String, found: String, expected: String) -> FormatError {

@@ -11,10 +11,11 @@ public final class DistilledVisionTransformer: VisionTransformer {
     let distToken: Parameter
     let headDist: Linear
 
-    /// - Precondition: the configuration is valid, has a class token and pools by token.
+    /// - Precondition: the configuration is valid, has a class token and classes, and pools by token.
     public init(_ configuration: Configuration) {
         precondition(
-            configuration.hasClassToken && configuration.pooling == .token, "a distilled model needs its class token")
+            configuration.hasClassToken && configuration.pooling == .token && configuration.classes > 0,
+            "a distilled model needs its class token and its heads")
         distToken = Parameter([1, 1, configuration.width], .truncatedNormal(0.02))
         headDist = Linear(configuration.width, configuration.classes, initializer: .truncatedNormal(0.02))
         super.init(configuration, prefixTokens: 2)
@@ -25,7 +26,7 @@ public final class DistilledVisionTransformer: VisionTransformer {
 
     override func classify(tokens z: Tensor) -> Classification {
         let (classToken, distillationToken) = (token(0, of: z), token(1, of: z))
-        let heads = (head(classToken), headDist(distillationToken))
+        let heads = (head!(classToken), headDist(distillationToken))
         return Classification(
             logits: (heads.0 + heads.1) * 0.5, pooled: (classToken + distillationToken) * 0.5, heads: heads)
     }
@@ -76,6 +77,11 @@ public struct DeiTConfiguration: ClassifierConfiguration, Hashable {
         try transformer.validate()
         guard transformer.hasClassToken, transformer.pooling == .token else {
             throw ArgumentError(field: "global_pool", found: "avg or no class token", expected: "token")
+        }
+        guard transformer.registers == 0, !isDistilled || classes > 0 else {
+            throw ArgumentError(
+                field: "reg_tokens, num_classes", found: "\(transformer.registers), \(classes)",
+                expected: "0, 1 or more")
         }
     }
 

@@ -17,18 +17,32 @@ public class VisionTransformer: Module, ImageClassifier {
             case average = "avg"
         }
 
+        /// The perceptron of a block.
+        public enum Perceptron: String, Codable, Sendable, CaseIterable {
+            case plain = "Mlp"
+            /// Gated: silu(a) · b ("GLU Variants Improve Transformer", 2020, arXiv 2002.05202).
+            case swiGLU = "SwiGLUPacked"
+        }
+
         public var imageSize = Size(224)
         public var patchSize = Size(16)
         public var channels = 3
+        /// 0: no head, the pooled features are the answer.
         public var classes = 1000
         public var width = 768
         public var depth = 12
         public var heads = 12
         public var mlpRatio: Float = 4
+        public var perceptron = Perceptron.plain
         public var qkvBias = true
         public var hasClassToken = true
-        /// The class token gets no row of the position table (DeiT III).
+        /// Learned tokens that follow the class token and that no head reads ("Vision Transformers Need Registers",
+        /// 2023, arXiv 2309.16588).
+        public var registers = 0
+        /// The class token and the registers get no row of the position table (DeiT III).
         public var excludesClassFromPositions = false
+        /// How the position table is brought to another grid.
+        public var resampling = PositionTable.Resampling.bicubicAntialiased
         public var pooling = Pooling.token
         /// The last norm acts on the mean instead of on the tokens; nil: exactly when pooling is by the mean.
         public var normalizesAfterPooling: Bool?
@@ -45,20 +59,22 @@ public class VisionTransformer: Module, ImageClassifier {
     }
 
     let clsToken: Parameter?
+    let regToken: Parameter?
     let posEmbed: Parameter
     let patchEmbed: PatchEmbedding
     let blocks: [Block]
     let norm: LayerNorm?
     let fcNorm: LayerNorm?
-    let head: Linear
+    let head: Linear?
     let configuration: Configuration
 
     /// - Precondition: the configuration is valid.
     public init(_ configuration: Configuration, prefixTokens: Int? = nil) {
         let c = configuration
         self.configuration = c
-        self.prefixTokens = prefixTokens ?? (c.hasClassToken ? 1 : 0)
+        self.prefixTokens = prefixTokens ?? ((c.hasClassToken ? 1 : 0) + c.registers)
         clsToken = c.hasClassToken ? Parameter([1, 1, c.width], .normal(1e-6)) : nil
+        regToken = c.registers > 0 ? Parameter([1, c.registers, c.width], .normal(1e-6)) : nil
         let positions = c.grid.height * c.grid.width + (c.excludesClassFromPositions ? 0 : self.prefixTokens)
         posEmbed = Parameter([1, positions, c.width], .truncatedNormal(0.02))
         patchEmbed = PatchEmbedding(
@@ -66,7 +82,7 @@ public class VisionTransformer: Module, ImageClassifier {
         blocks = DropPath.linear(to: c.dropPath, depth: c.depth).map { Block(c, dropPath: $0) }
         norm = c.pooledNorm ? nil : LayerNorm(c.width, epsilon: 1e-6)
         fcNorm = c.pooledNorm ? LayerNorm(c.width, epsilon: 1e-6) : nil
-        head = Linear(c.width, c.classes, initializer: .truncatedNormal(0.02))
+        head = c.classes > 0 ? Linear(c.width, c.classes, initializer: .truncatedNormal(0.02)) : nil
     }
 
     /// x + attention(norm(x)), then x + perceptron(norm(x)); optional layer scale and stochastic depth on both.
@@ -75,7 +91,7 @@ public class VisionTransformer: Module, ImageClassifier {
         let attn: SelfAttention
         let ls1: LayerScale?
         let norm2: LayerNorm
-        let mlp: FeedForward
+        let mlp: any TokenPerceptron
         let ls2: LayerScale?
         private let dropPath: DropPath
 
@@ -87,9 +103,14 @@ public class VisionTransformer: Module, ImageClassifier {
                 dropout: c.projectionDropout, initializer: initializer)
             ls1 = c.layerScale.map { LayerScale(c.width, initialValue: $0) }
             norm2 = LayerNorm(c.width, epsilon: 1e-6)
-            mlp = FeedForward(
-                c.width, hidden: Int(Float(c.width) * c.mlpRatio), dropout: c.projectionDropout,
-                initializer: initializer)
+            let hidden = Int(Float(c.width) * c.mlpRatio)
+            switch c.perceptron {
+            case .plain:
+                mlp = FeedForward(c.width, hidden: hidden, dropout: c.projectionDropout, initializer: initializer)
+            case .swiGLU:
+                mlp = SwiGLU(
+                    c.width, hidden: hidden / 2, dropout: c.projectionDropout, initializer: initializer)
+            }
             ls2 = c.layerScale.map { LayerScale(c.width, initialValue: $0) }
             self.dropPath = DropPath(dropPath)
         }
@@ -102,7 +123,7 @@ public class VisionTransformer: Module, ImageClassifier {
                 return mlp(norm2(x), residual: x)
             }
             let x = kept + dropPath(scaled(attn(norm1(tokens), queries: queries), ls1))
-            return x + dropPath(scaled(mlp(norm2(x)), ls2))
+            return x + dropPath(scaled(mlp(norm2(x), residual: nil), ls2))
         }
 
         private func scaled(_ x: Tensor, _ scale: LayerScale?) -> Tensor { scale.map { $0(x) } ?? x }
@@ -121,7 +142,8 @@ public class VisionTransformer: Module, ImageClassifier {
         case .average: pooled = patches(of: z).mean(axes: [1])
         }
         if let fcNorm { pooled = fcNorm(pooled) }
-        return Classification(logits: head(Dropout(configuration.dropout)(pooled)), pooled: pooled)
+        let logits = head.map { $0(Dropout(configuration.dropout)(pooled)) }
+        return Classification(logits: logits ?? pooled, pooled: pooled)
     }
 
     public func features(_ image: Tensor) -> Features {
@@ -139,8 +161,10 @@ public class VisionTransformer: Module, ImageClassifier {
         var x = patches.reshaped([patches.shape[0], count, configuration.width])
         let positions = PositionTable.resampled(
             posEmbed.tensor, prefix: positionPrefix, from: (configuration.grid.height, configuration.grid.width),
-            to: (grid.height, grid.width), .bicubicAntialiased)
-        let prefix = prefixParameters.map { $0.tensor.broadcast(to: [x.shape[0], 1, configuration.width]) }
+            to: (grid.height, grid.width), configuration.resampling)
+        let prefix = prefixParameters.map {
+            $0.tensor.broadcast(to: [x.shape[0], $0.shape[1], configuration.width])
+        }
         if configuration.excludesClassFromPositions {
             x = concatenate(prefix + [x + positions], axis: 1)
         } else {
@@ -159,16 +183,16 @@ public class VisionTransformer: Module, ImageClassifier {
     private func patches(of z: Tensor) -> Tensor { z.sliced(axis: 1, from: prefixTokens, to: z.shape[1]) }
 
     /// The learned tokens that lead the sequence, in order.
-    var prefixParameters: [Parameter] { clsToken.map { [$0] } ?? [] }
+    var prefixParameters: [Parameter] { [clsToken, regToken].compactMap { $0 } }
 
     private var positionPrefix: Int { configuration.excludesClassFromPositions ? 0 : prefixTokens }
 
     public let prefixTokens: Int
     public var headPrefixes: [String] { ["head."] }
-    public var undecayedKeys: Set<String> { ["pos_embed", "cls_token"] }
+    public var undecayedKeys: Set<String> { ["pos_embed", "cls_token", "reg_token"] }
 
-    /// How a position table for another image size is converted: as timm does.
-    var resampling: PositionTable.Resampling { .bicubicAntialiased }
+    /// How a position table for another image size is converted.
+    var resampling: PositionTable.Resampling { configuration.resampling }
 
     public func adapted(_ key: String, _ tensor: Tensor) -> Tensor? {
         guard key == "pos_embed", tensor.rank == 3, tensor.shape[0] == 1, tensor.shape[2] == configuration.width,
@@ -178,7 +202,30 @@ public class VisionTransformer: Module, ImageClassifier {
             tensor, prefix: positionPrefix, from: grid, to: (configuration.grid.height, configuration.grid.width),
             resampling)
     }
+
+    /// Checkpoint tensors in which the class token has a row of the position table, for a model where it has none: the
+    /// row is added to the token once and for all.
+    public func withPositionOfClassToken(in tensors: [String: Tensor]) -> [String: Tensor] {
+        guard configuration.excludesClassFromPositions, let token = tensors["cls_token"],
+            let table = tensors["pos_embed"], table.rank == 3, token.shape == [1, 1, table.shape[2]],
+            PositionTable.squareGrid(table.shape[1], prefix: 0) == nil,
+            PositionTable.squareGrid(table.shape[1], prefix: 1) != nil
+        else { return tensors }
+        var tensors = tensors
+        tensors["cls_token"] = token + table.sliced(axis: 1, from: 0, to: 1)
+        tensors["pos_embed"] = table.sliced(axis: 1, from: 1, to: table.shape[1])
+        return tensors
+    }
 }
+
+/// What follows the attention in a block.
+protocol TokenPerceptron: Module {
+    /// `[..., channels]` → the same; `residual` is added to the result.
+    func callAsFunction(_ x: Tensor, residual: Tensor?) -> Tensor
+}
+
+extension FeedForward: TokenPerceptron {}
+extension SwiGLU: TokenPerceptron {}
 
 extension VisionTransformer.Configuration {
     public mutating func update(_ arguments: Arguments) throws {
@@ -186,13 +233,15 @@ extension VisionTransformer.Configuration {
         let patch = try arguments.pair("patch_size", default: (patchSize.height, patchSize.width), in: Limits.side)
         (imageSize, patchSize) = (Size(image.0, image.1), Size(patch.0, patch.1))
         channels = try arguments.int("in_chans", default: channels, in: Limits.channels)
-        classes = try arguments.int("num_classes", default: classes, in: Limits.classes)
+        classes = try arguments.int("num_classes", default: classes, in: 0...Limits.classes.upperBound)
         width = try arguments.int("embed_dim", default: width, in: Limits.width)
         depth = try arguments.int("depth", default: depth, in: Limits.depth)
         heads = try arguments.int("num_heads", default: heads, in: Limits.heads)
         mlpRatio = Float(try arguments.double("mlp_ratio", default: Double(mlpRatio), in: Limits.ratio))
+        perceptron = try arguments.choice("mlp_layer", default: perceptron)
         qkvBias = try arguments.bool("qkv_bias", default: qkvBias)
         hasClassToken = try arguments.bool("class_token", default: hasClassToken)
+        registers = try arguments.int("reg_tokens", default: registers, in: 0...1024)
         excludesClassFromPositions = try arguments.bool("no_embed_class", default: excludesClassFromPositions)
         pooling = try arguments.choice("global_pool", default: pooling)
         // A text (such as "default: …") describes the default; only true and false decide.

@@ -5,7 +5,7 @@ import Tessera
 public enum PositionTable {
     /// How the grid is resampled. The flavours differ in the last digits, some visibly; each model's files and the
     /// program that reads them fix one.
-    public enum Resampling: Sendable {
+    public enum Resampling: String, Codable, Sendable {
         /// Keys' cubic, a = −0.5, antialiased: timm.
         case bicubicAntialiased
         /// Cubic, a = −0.75, not antialiased: DeiT's fine-tuning script, Hugging Face.

@@ -282,18 +282,25 @@ extension JSON {
 }
 
 extension ImageClassifier {
-    /// Takes over the weights of a run: for another image size position tables are resampled, for other classes the
-    /// head stays new.
+    /// Takes over the weights of a run: for another image size position tables are resampled, for other classes, or if
+    /// there was no head, the head stays new, and for grey images the first convolution takes the sum of its colours.
     func start(from path: String) throws {
         let file = try ModelFile.locate(path)
         let tensors = Dictionary(uniqueKeysWithValues: try Safetensors(file.weights).tensors())
-        let shapes = Dictionary(uniqueKeysWithValues: parameters.map { ($0.key, $0.parameter.exportedShape) })
-        let headsDiffer = tensors.contains { key, tensor in
-            headPrefixes.contains { key.hasPrefix($0) } && shapes[key].map { $0 != tensor.shape } ?? false
+        let headsDiffer = parameters.contains { key, parameter in
+            headPrefixes.contains { key.hasPrefix($0) } && tensors[key]?.shape != parameter.exportedShape
+        }
+        let first = parameters.first { $0.parameter.shape.rank == 4 }
+        func adapting(_ key: String, _ tensor: Tensor) -> Tensor? {
+            if key == first?.key, tensor.rank == 4, first?.parameter.exportedShape == tensor.shape.replacing(1, with: 1)
+            {
+                return tensor.sum(axes: [1], keepingAxes: true)
+            }
+            return adapted(key, tensor)
         }
         do {
             try load(
-                tensors, adapting: adapted,
+                tensors, adapting: adapting,
                 skipping: { key in headsDiffer && self.headPrefixes.contains { key.hasPrefix($0) } })
         } catch let error as StateDictionaryError { throw WeightsError(file: file.weights, error: error) }
     }

@@ -5,6 +5,7 @@ import Testing
 @Suite struct SnapshotTests {
     @Test(arguments: [
         "", "models", "methods", "train", "evaluate", "predict", "features", "explain", "data", "bench", "forward",
+        "import", "export",
     ]) func help(_ verb: String) throws {
         let result = try Command.run((verb.isEmpty ? [] : [verb]) + ["--help"])
         #expect(result.status == 0 && result.errors.isEmpty)
@@ -18,7 +19,9 @@ import Testing
     }
 
     @Test func everyVerbShowsAnExample() throws {
-        for verb in ["models", "train", "evaluate", "predict", "features", "explain", "data", "bench", "forward"] {
+        for verb in ["models", "train", "evaluate", "predict", "features", "explain", "data", "bench", "forward"]
+            + ["import", "export"]
+        {
             #expect(try Command.run(verb, "--help").output.contains("tessera \(verb) "), "\(verb)")
         }
     }

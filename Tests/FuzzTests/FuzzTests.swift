@@ -4,6 +4,7 @@ import Testing
 
 @testable import TesseraData
 @testable import TesseraIO
+@testable import TesseraInterchange
 @testable import TesseraTraining
 @testable import tessera_command
 
@@ -57,7 +58,8 @@ struct FuzzTarget: Sendable, CustomTestStringConvertible {
     var testDescription: String { name }
 
     static let all = [
-        json, configuration, safetensors, checkpoint, events, metrics, idx, cifar, tar, jpeg, png, webp, recipe,
+        json, configuration, safetensors, torch, torchOld, onnx, published, checkpoint, events, metrics, idx, cifar,
+        tar, jpeg, png, webp, recipe,
     ]
 
     private static let punctuation = ["{", "}", "[", "]", ":", ",", "\"", "\\u0000", "null", "true", "1e999", "-"]
@@ -109,6 +111,58 @@ struct FuzzTarget: Sendable, CustomTestStringConvertible {
         },
         read: writing("file.safetensors") { path in
             for (_, tensor) in try Safetensors(path).tensors() { _ = tensor.scalars.reduce(0, +) }
+        })
+
+    /// Checkpoints of PyTorch, read to the last element.
+    private static func torch(_ name: String, _ files: [String]) -> FuzzTarget {
+        let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+            .appendingPathComponent("../IOTests/Fixtures/pytorch").standardizedFileURL.path
+        return FuzzTarget(
+            name: name, defaultExecutions: 500,
+            words: [
+                "cos\nsystem\n", "ctorch._utils\n_rebuild_tensor_v2\n", "R", "b", "Q", "(", "t.", "]a", "PK\u{1}\u{2}",
+            ],
+            corpus: { _ in try files.map { try MappedFile.contents(of: "\(folder)/\($0)") } },
+            read: writing("file.pth") { path in
+                let file = try WeightFile.open(path)
+                for name in file.shapes.keys.sorted() { _ = try file.tensor(name).scalars.reduce(0, +) }
+            })
+    }
+
+    static let torch = torch("torch", ["all.pth", "all_protocol4.pth", "ema.pth", "teacher_student.pth"])
+    static let torchOld = torch("torch-old", ["all_old.pth"])
+
+    static let onnx = FuzzTarget(
+        name: "onnx", defaultExecutions: 1000,
+        corpus: { _ in
+            func message(_ fields: [(Int, [UInt8])]) -> [UInt8] {
+                var writer = ProtobufWriter()
+                writer.add(1, UInt64(2))
+                for (number, bytes) in fields { writer.add(number, bytes) }
+                return writer.bytes
+            }
+            let node = message([(2, Array("y".utf8)), (3, Array("/a/MatMul".utf8)), (4, Array("MatMul".utf8))])
+            let tensor = message([(8, Array("w".utf8)), (9, [0, 0, 128, 63, 0, 0, 0, 64])]) + [0x10, 1]
+            return [message([(7, message([(1, node), (5, tensor)]))])]
+        },
+        read: writing("file.onnx") { path in
+            let file = try ONNXInitializers(path)
+            for name in file.shapes.keys.sorted() { _ = try file.tensor(name).scalars.reduce(0, +) }
+        })
+
+    /// `preprocessor_config.json` of transformers.
+    static let published = FuzzTarget(
+        name: "published", words: punctuation + ["shortest_edge", "crop_pct"],
+        corpus: { _ in
+            [
+                Array(
+                    #"{"size": {"shortest_edge": 256}, "crop_size": 224, "resample": 3, "image_mean": [0, 0, 0], "#.utf8
+                )
+                    + Array(#""image_std": [1, 1, 1], "do_normalize": true, "do_center_crop": true}"#.utf8)
+            ]
+        },
+        read: { bytes, _ in
+            _ = try TransformersConfiguration.preprocessing(JSON(parsing: bytes), channels: 3)
         })
 
     /// `state.json` of a run, in a folder that holds the rest of it.

@@ -2,25 +2,27 @@ import Foundation
 import Tessera
 import TesseraIO
 
-/// Golden results of the reference implementations: those in the repository, or all below the folder that the
-/// environment variable TESSERA_FIXTURES names.
+/// Golden results of the reference implementations: those in the repository, or, for the systems that it has,
+/// all below the folder that the environment variable TESSERA_FIXTURES names.
 enum FixtureFolder {
-    static let root: URL = {
-        if let path = ProcessInfo.processInfo.environment["TESSERA_FIXTURES"], !path.isEmpty {
-            return URL(fileURLWithPath: path)
-        }
-        return Bundle.module.resourceURL!.appendingPathComponent("Fixtures")
-    }()
+    private static let own = Bundle.module.resourceURL!.appendingPathComponent("Fixtures")
+
+    private static func folder(_ system: String) -> URL {
+        guard let path = ProcessInfo.processInfo.environment["TESSERA_FIXTURES"], !path.isEmpty,
+            FileManager.default.fileExists(atPath: "\(path)/\(system)")
+        else { return own.appendingPathComponent(system) }
+        return URL(fileURLWithPath: path).appendingPathComponent(system)
+    }
 
     /// The cases of a system, by path.
     static func cases(_ system: String) -> [String] {
-        let folder = root.appendingPathComponent(system)
+        let folder = folder(system)
         let names = (try? FileManager.default.contentsOfDirectory(atPath: folder.path)) ?? []
         return names.filter { $0.hasSuffix(".safetensors") }.sorted().map { folder.appendingPathComponent($0).path }
     }
 
     static func path(_ system: String, _ name: String) -> String {
-        root.appendingPathComponent(system).appendingPathComponent(name).path
+        folder(system).appendingPathComponent(name).path
     }
 
     static func tensors(_ path: String) throws -> (metadata: [String: String], tensors: [String: Tensor]) {

@@ -87,6 +87,30 @@ public final class FeedForward: Module {
     }
 }
 
+/// A two-layer perceptron whose hidden layer is gated: silu(a) · b, where (a, b) = x Wᵀ + c.
+///
+/// "GLU Variants Improve Transformer" (2020), arXiv 2002.05202. The first layer holds the rows of a, then those of b.
+public final class SwiGLU: Module {
+    public let fc1: Linear
+    public let fc2: Linear
+    private let hidden: Int
+    private let dropout: Dropout
+
+    /// - Parameter hidden: the channels of a and of b
+    public init(_ channels: Int, hidden: Int, dropout: Float = 0, initializer: Initializer? = nil) {
+        fc1 = Linear(channels, 2 * hidden, initializer: initializer)
+        fc2 = Linear(hidden, channels, initializer: initializer)
+        (self.hidden, self.dropout) = (hidden, Dropout(dropout))
+    }
+
+    /// `[..., channels]` → the same; `residual` is added to the result.
+    public func callAsFunction(_ x: Tensor, residual: Tensor? = nil) -> Tensor {
+        let parts = fc1(x).split(axis: x.rank - 1, sizes: [hidden, hidden])
+        let result = dropout(fc2(dropout(parts[0].activated(.silu) * parts[1])))
+        return residual.map { $0 + result } ?? result
+    }
+}
+
 /// An image cut into patches, each mapped to a token: a convolution whose stride is its kernel.
 public final class PatchEmbedding: Module {
     public let proj: Convolution2D

@@ -1,0 +1,51 @@
+import ArgumentParser
+import Foundation
+import TesseraIO
+import TesseraInterchange
+import TesseraNN
+import TesseraTraining
+
+struct ExportCommand: Verb {
+    static let configuration = CommandConfiguration(
+        commandName: "export", abstract: "Writes a trained model for other programs.",
+        discussion: """
+            safetensors: one file under the names of the reference implementation, with config.json beside it.
+            timm: a folder that timm.create_model("local-dir:FOLDER", pretrained=True) loads.
+            Example: tessera export runs/first --format timm --out exported
+            """)
+
+    enum Format: String, CaseIterable, ExpressibleByArgument {
+        case safetensors, timm
+    }
+
+    @Argument(help: ArgumentHelp("A run folder, or a weight file beside its config.json.", valueName: "run"))
+    var model: String
+
+    @Option(help: "The form to write.")
+    var format: Format
+
+    @Option(help: "The file to write, or the folder for timm.")
+    var out: String
+
+    @Option(help: "How numbers are stored.")
+    var dtype = Safetensors.FloatType.float32
+
+    func perform() throws {
+        let trained = try TrainedModel(model)
+        switch format {
+        case .safetensors:
+            let folder = URL(fileURLWithPath: out).deletingLastPathComponent().path
+            let note = "\(folder)/\(RunFolder.configurationName)"
+            guard !FileManager.default.fileExists(atPath: note) else {
+                throw FormatError(file: note, found: "a file", expected: "a folder without one, to write it")
+            }
+            try Safetensors.write(
+                trained.model.stateDictionary.map { ($0.key, $0.tensor) }, metadata: ["format": "pt"], as: dtype,
+                to: out)
+            try AtomicFile.write(trained.configuration.json.text(indented: true) + "\n", to: note)
+        case .timm: try TimmExport(trained.model, trained.configuration).write(to: out, as: dtype)
+        }
+    }
+}
+
+extension Safetensors.FloatType: ExpressibleByArgument {}
