@@ -94,12 +94,19 @@ public struct Graph {
     }
 
     /// Runs the operations one after the other: what every rewrite must preserve.
-    public func evaluate(_ image: Tensor) -> [Tensor] {
+    /// - Parameter observe: sees every node's place and the values of its inputs.
+    public func evaluate(_ image: Tensor, observe: (Int, [Tensor]) -> Void = { _, _ in }) -> [Tensor] {
+        var lastUse: [ValueID: Int] = [:]
+        for (index, node) in nodes.enumerated() { for id in node.inputs { lastUse[id] = index } }
+        for id in outputs { lastUse[id] = nodes.count }
         var computed: [ValueID: Tensor] = [input: image]
         func tensor(_ id: ValueID) -> Tensor { values[id].constant ?? computed[id]! }
         return Tape.pause {
-            for node in nodes {
-                computed[node.output] = node.operation.evaluate(node.inputs.map(tensor))
+            for (index, node) in nodes.enumerated() {
+                let inputs = node.inputs.map(tensor)
+                observe(index, inputs)
+                computed[node.output] = node.operation.evaluate(inputs)
+                for id in node.inputs where lastUse[id] == index { computed[id] = nil }
             }
             return outputs.map(tensor)
         }
