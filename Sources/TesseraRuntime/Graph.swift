@@ -75,7 +75,7 @@ public struct Graph {
         return values.count - 1
     }
 
-    func shape(_ id: ValueID) -> Shape { values[id].shape }
+    package func shape(_ id: ValueID) -> Shape { values[id].shape }
     func constant(_ id: ValueID) -> Tensor? { values[id].constant }
 
     /// The node that computes each value, nil for constants and the input.
@@ -93,7 +93,7 @@ public struct Graph {
         return counts
     }
 
-    /// Runs the operations one after the other: what every rewrite must preserve.
+    /// Runs the operations on one image, one after the other: what every rewrite must preserve.
     /// - Parameter observe: sees every node's place and the values of its inputs.
     public func evaluate(_ image: Tensor, observe: (Int, [Tensor]) -> Void = { _, _ in }) -> [Tensor] {
         var lastUse: [ValueID: Int] = [:]

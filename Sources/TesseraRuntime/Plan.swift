@@ -71,7 +71,9 @@ public final class Plan: @unchecked Sendable {
             "a plan for \(graph.shape(graph.input)) cannot run on \(images.shape)")
         let outputs = graph.outputs.map { Tensor(uninitialized: graph.shape($0).replacing(0, with: batch)) }
         let count = memory.withLock { memory in
-            if memory.packedWeights == nil, memory.hasRun || batch > 1 || isQuantized { memory.packedWeights = packWeights() }
+            if memory.packedWeights == nil, memory.hasRun || batch > 1 || isQuantized {
+                memory.packedWeights = packWeights()
+            }
             memory.hasRun = true
             while memory.arenas.count < Processor.threads {
                 memory.arenas.append(Tensor(uninitialized: [max(1, arenaCount * group)]))

@@ -62,7 +62,8 @@ extension Graph {
         for index in nodes.indices {
             switch nodes[index].operation {
             case var product as Product:
-                guard let slot = product.roles.firstIndex(of: .weight), let weight = constant(nodes[index].inputs[slot]),
+                guard let slot = product.roles.firstIndex(of: .weight),
+                    let weight = constant(nodes[index].inputs[slot]),
                     let key = names[weight], let layer = quantization.layers[key], product.isQuantizable
                 else { continue }
                 product.quantization = layer

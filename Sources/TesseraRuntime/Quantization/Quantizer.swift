@@ -80,7 +80,9 @@ public struct QuantizedWeight: Sendable {
         let scales = QuantizedWeight.scales(of: weight, bits: bits)
         let columns = weight.shape.stride(0)
         let codes = weight.withUnsafeBuffer { values in
-            values.indices.map { Int8(($0 / columns < scales.count ? values[$0] / scales[$0 / columns] : 0).rounded(.toNearestOrEven)) }
+            values.indices.map {
+                Int8(($0 / columns < scales.count ? values[$0] / scales[$0 / columns] : 0).rounded(.toNearestOrEven))
+            }
         }
         self.init(shape: weight.shape, bits: bits, scales: scales, codes: codes)
     }
