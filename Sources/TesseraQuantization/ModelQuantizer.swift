@@ -232,11 +232,11 @@ public final class ModelQuantizer {
         return quantized
     }
 
-    /// The mean squared error of the logits of the calibration images.
-    public func loss(bits: [Int]) -> Double {
+    /// The mean squared error of the logits of the calibration images, or of the first ones.
+    public func loss(bits: [Int], images limit: Int = .max) -> Double {
         let quantized = quantizedGraph(bits)
         var (sum, count) = (0.0, 0)
-        for (image, expected) in zip(images, floatLogits) {
+        for (image, expected) in zip(images.prefix(limit), floatLogits) {
             let found = quantized.evaluate(image)[0].scalars
             sum += zip(found, expected.scalars).reduce(0) { $0 + Double(($1.0 - $1.1) * ($1.0 - $1.1)) }
             count += found.count
@@ -268,12 +268,57 @@ public final class ModelQuantizer {
 }
 
 extension ModelQuantizer {
-    /// Puts the weights in codes into the model's parameters. Returns the annotation that goes with them.
-    public func adopt(bits: [Int]) -> Quantization {
+    /// Puts the weights in codes into the model's parameters. Returns the annotation that goes with them, and the codes.
+    public func adopt(bits: [Int]) -> (annotation: Quantization, weights: [String: QuantizedWeight]) {
         let (annotation, codes) = quantization(bits: bits)
-        for (key, parameter) in model.parameters {
-            if let weight = codes[key] { parameter.value = weight.tensor.reshaped(parameter.shape) }
+        let parameters = Dictionary(uniqueKeysWithValues: model.parameters.map { ($0.key, $0.parameter) })
+        for layer in sites.layers {
+            let parameter = parameters[layer.key]!
+            parameter.value = (codes[layer.key]?.tensor ?? layer.weight).reshaped(parameter.shape)
         }
-        return annotation
+        return (annotation, codes)
+    }
+
+    /// Units that only make sense together: a layer's weight and input, the operands of an attention.
+    public var groups: [(name: String, units: [Int])] {
+        let count = sites.layers.count
+        return sites.layers.indices.map { (units[$0].name, [$0, count + $0]) }
+            + sites.attentions.indices.map { number in
+                ("attention.\(number)", Array(2 * count + 4 * number..<2 * count + 4 * number + 4))
+            }
+    }
+
+    /// The loss on the first calibration images with one group in codes and all others in floats.
+    public func lossOfEachGroup(bits: [Int], images: Int = 8) -> [Double] {
+        groups.map { group in
+            var trial = bits.map { _ in ModelQuantizer.floatBits }
+            for unit in group.units { trial[unit] = bits[unit] }
+            return loss(bits: trial, images: images)
+        }
+    }
+
+    /// The next more bits, floats in the end, for the tenth of all groups for which they help most. Nil if all are in
+    /// floats.
+    public func raised(_ bits: [Int]) -> [Int]? {
+        let ladder = [ModelQuantizer.floatBits] + GreedyAllocation.ladder
+        let trials = groups.filter { group in
+            group.units.contains { bits[$0] < ModelQuantizer.floatBits }
+        }.map { group in
+            var trial = bits
+            for unit in group.units { trial[unit] = ladder.last { $0 > bits[unit] } ?? ModelQuantizer.floatBits }
+            return (group, trial, loss(bits: trial))
+        }.sorted { $0.2 < $1.2 }
+        guard !trials.isEmpty else { return nil }
+        var result = bits
+        for (group, trial, _) in trials.prefix(max(1, groups.count / 10)) {
+            for unit in group.units { result[unit] = trial[unit] }
+        }
+        return result
+    }
+
+    /// Bits a value on average, over those in codes and those in floats.
+    public func averageBits(_ bits: [Int]) -> Double {
+        let total = zip(units, bits).reduce(0) { $0 + $1.0.count * $1.1 }
+        return Double(total) / Double(units.reduce(0) { $0 + $1.count })
     }
 }

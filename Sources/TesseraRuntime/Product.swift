@@ -54,8 +54,8 @@ struct Product: Operation {
     /// Whether the product can add a residual: the kernels of convolutions in groups cannot.
     var takesResidual: Bool { convolution?.groups ?? 1 == 1 && !has(.residual) }
 
-    /// Whether there is a kernel for codes: not for convolutions in groups.
-    var isQuantizable: Bool { convolution?.groups ?? 1 == 1 }
+    /// Whether there is a kernel for codes: not for convolutions in groups, nor for sums beyond 32 bits.
+    func isQuantizable(_ weight: Shape) -> Bool { convolution?.groups ?? 1 == 1 && weight.stride(0) <= 1 << 16 }
 
     /// Whether nothing comes after the sums and the bias, so that an affine map can be folded into them.
     var endsWithBias: Bool { activation == .identity && !has(.residual) }

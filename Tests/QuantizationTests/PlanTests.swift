@@ -44,7 +44,7 @@ func randomImages(_ shape: Shape, seed: UInt64) -> Tensor {
         let quantizer = try ModelQuantizer(model, images: [images], recipe: recipe)
         let bits = quantizer.uniformBits!
         let expected = quantizer.logits(images, bits: bits)
-        let annotation = quantizer.adopt(bits: bits)
+        let annotation = quantizer.adopt(bits: bits).annotation
         let compiled = CompiledModel(annotate: { $0.quantize(annotation, names: ParameterNames(model)) }) {
             [model.features($0).logits]
         }

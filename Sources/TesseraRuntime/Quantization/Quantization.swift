@@ -64,7 +64,7 @@ extension Graph {
             case var product as Product:
                 guard let slot = product.roles.firstIndex(of: .weight),
                     let weight = constant(nodes[index].inputs[slot]),
-                    let key = names[weight], let layer = quantization.layers[key], product.isQuantizable
+                    let key = names[weight], let layer = quantization.layers[key], product.isQuantizable(weight.shape)
                 else { continue }
                 product.quantization = layer
                 nodes[index].operation = product

@@ -51,9 +51,9 @@ package struct QuantizationSites {
         var numbers: [String: Int] = [:]
         for (index, node) in graph.nodes.enumerated() {
             if let attention = node.operation as? Attention { add(attention, node, index, graph) }
-            guard let product = node.operation as? Product, product.isQuantizable, isInner[index],
+            guard let product = node.operation as? Product, isInner[index],
                 let weight = product.operand(.weight, node.inputs).flatMap({ graph.constant($0) }),
-                let key = names[weight]
+                let key = names[weight], product.isQuantizable(weight.shape)
             else { continue }
             let count = graph.shape(node.inputs[0]).count
             if let number = numbers[key] {
