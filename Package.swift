@@ -32,10 +32,12 @@ let package = Package(
         .target(name: "TesseraData", dependencies: ["Tessera", "CCodecs"]),
         .target(
             name: "TesseraTraining", dependencies: ["TesseraModels", "TesseraRuntime", "TesseraIO", "TesseraData"]),
+        .target(name: "TesseraQuantization", dependencies: ["TesseraTraining", "TesseraRuntime"]),
         .executableTarget(
             name: "tessera-command",
             dependencies: [
-                "TesseraTraining", "TesseraRuntime", .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "TesseraTraining", "TesseraRuntime", "TesseraQuantization",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 "Yams",
             ],
             path: "Sources/Command"),
@@ -49,6 +51,9 @@ let package = Package(
         .testTarget(name: "DataTests", dependencies: ["TesseraData", "TesseraIO"], resources: [.copy("Fixtures")]),
         .testTarget(name: "IOTests", dependencies: ["TesseraIO"]),
         .testTarget(name: "TrainingTests", dependencies: ["TesseraTraining"], resources: [.copy("Fixtures")]),
+        .testTarget(
+            name: "QuantizationTests", dependencies: ["TesseraQuantization", "CKernels"],
+            resources: [.copy("Fixtures")]),
         .testTarget(name: "FuzzTests", dependencies: ["TesseraTraining", "tessera-command"]),
         .testTarget(
             name: "CommandTests", dependencies: ["TesseraIO", "TesseraModels", "tessera-command"],

@@ -101,6 +101,9 @@ struct QuantizeCommand: Verb {
         guard trained.quantization == nil else {
             throw QuantizationError(model, found: "a quantized run", expected: "a run in floats")
         }
+        guard overwrite || !FileManager.default.fileExists(atPath: out + "/" + RunFolder.configurationName) else {
+            throw RunFolderError.exists(out)
+        }
         let data = try source.open()
         let dataset = data.evaluation
         try trained.require(dataset.classNames, from: source.data)
