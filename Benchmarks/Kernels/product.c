@@ -104,34 +104,36 @@ static void measure(const measurement *c) {
 }
 
 /// A product of 8-bit integers and, before it, the quantisation of its left operand.
-static void measure_int8(int64_t m, int64_t n, int64_t k) {
-    const int64_t a_count = tk_int8_bytes(m, k) / 4 + 1, b_count = tk_int8_bytes(n, k) / 4 + 1;
-    const int64_t packed_count = tk_int8_packed_bytes(n, k) / 4 + 1;
-    float *x = tk_allocate_zeroed((m > n ? m : n) * k), *a = tk_allocate(a_count), *b = tk_allocate(b_count);
-    float *packed = tk_allocate(packed_count), *scales = tk_allocate(m + n), *c = tk_allocate(m * n);
+static void measure_int8(int64_t m, int64_t n, int64_t k, tk_activation activation) {
+    const int64_t a_count = m * tk_int8_row(k) / 4 + 1, packed_count = tk_int8_packed_bytes(n, k) / 4 + 1;
+    float *x = tk_allocate(m * k), *weight = tk_allocate(n * k), *a = tk_allocate(a_count);
+    float *packed = tk_allocate(packed_count), *scales = tk_allocate(n), *c = tk_allocate(m * n);
     for (int64_t i = 0; i < m * k; i++) x[i] = (float)(i % 7) - 3;
-    tk_int8_quantize(x, k, n, k, (int8_t *)b, scales + m);
-    tk_int8_pack((int8_t *)b, n, k, packed);
+    for (int64_t i = 0; i < n * k; i++) weight[i] = (float)(i % 5) - 2;
+    const tk_quantizer quantizer = {.kind = TK_UNIFORM, .greatest = 127, .scale = 3.0f / 127};
+    tk_int8_row_scales(weight, n, k, 127, scales);
+    tk_int8_pack(weight, n, k, scales, packed);
     const tk_int8_product p = {
-        .m = m, .n = n, .k = k, .a = (int8_t *)a, .a_scales = scales, .b = packed, .b_scales = scales + m, .c = c,
-        .c_row = n,
+        .m = m, .n = n, .k = k, .a = (uint8_t *)a, .b = packed, .scales = scales, .c = c, .c_row = n,
+        .activation = activation,
     };
     double quantization = INFINITY, product = INFINITY;
     for (double start = now(); now() - start < 0.2;) {
         double begin = now();
-        tk_int8_quantize(x, k, m, k, (int8_t *)a, scales);
+        tk_int8_quantize(x, k, m, k, &quantizer, (uint8_t *)a);
         quantization = fmin(quantization, now() - begin);
         begin = now();
         tk_int8_multiply(&p);
         product = fmin(product, now() - begin);
     }
-    printf("%-18s %5lld %5lld %5lld        %7.1f GOP/s, with quantisation %.1f\n", "8-bit", (long long)m, (long long)n,
-           (long long)k, 2e-9 * m * n * k / product, 2e-9 * m * n * k / (product + quantization));
-    tk_release(x, (m > n ? m : n) * k);
+    printf("%-18s %5lld %5lld %5lld        %7.1f GOP/s, with quantisation %.1f\n",
+           activation == TK_IDENTITY ? "8-bit" : "8-bit, GELU", (long long)m, (long long)n, (long long)k,
+           2e-9 * m * n * k / product, 2e-9 * m * n * k / (product + quantization));
+    tk_release(x, m * k);
+    tk_release(weight, n * k);
     tk_release(a, a_count);
-    tk_release(b, b_count);
     tk_release(packed, packed_count);
-    tk_release(scales, m + n);
+    tk_release(scales, n);
     tk_release(c, m * n);
 }
 
@@ -167,7 +169,12 @@ int main(int count, char **arguments) {
     }
     measure(&(measurement){"scores", FORWARD, 197, 197, 64, 48, TK_IDENTITY});
     measure(&(measurement){"values", INPUT_GRADIENT, 197, 64, 197, 48, TK_IDENTITY});
-    for (int i = 0; i < 3; i++) measure_int8(models[i].rows, 4 * models[i].width, models[i].width);
+    for (int i = 0; i < 3; i++) {
+        const int64_t rows = models[i].rows, width = models[i].width;
+        measure_int8(rows, 3 * width, width, TK_IDENTITY);
+        measure_int8(rows, 4 * width, width, TK_GELU);
+        measure_int8(rows, width, 4 * width, TK_IDENTITY);
+    }
     measure(&(measurement){"square", INPUT_GRADIENT, 1024, 1024, 1024, 1, TK_IDENTITY});
     return 0;
 }

@@ -1,6 +1,6 @@
 // The two orders of work of a program. See tk_program.h.
+#include "int8.h"
 #include "program.h"
-#include "product.h"
 #include "tk_parallel.h"
 #include <stdatomic.h>
 #include <time.h>
@@ -13,11 +13,14 @@ double tk_seconds(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-int64_t tk_packed_size(tk_precision precision, int64_t columns, int64_t depth) {
-    return (tk_products(precision)->packed_right_size(columns, depth) + 15) / 16 * 16;
+int64_t tk_packed_size(const tk_product_step *p) {
+    const int64_t size = p->is_quantized ? (tk_int8_packed_bytes(p->columns, p->depth) + 3) / 4
+                                         : tk_products(p->precision)->packed_right_size(p->columns, p->depth);
+    return (size + 15) / 16 * 16;
 }
 
 static int64_t pack_tasks(const tk_product_step *p) {
+    if (p->is_quantized) return tk_int8_panels(p->columns);
     const int64_t k_block = tk_k_block(p->depth), column_tasks = (p->columns + TK_COLUMN_STEP - 1) / TK_COLUMN_STEP;
     return p->depth == 0 ? 0 : (p->depth + k_block - 1) / k_block * column_tasks;
 }
@@ -34,6 +37,10 @@ static void pack_task(void *context, int64_t index, int worker) {
         index -= tasks;
     }
     const tk_product_step *p = &step->product;
+    if (p->is_quantized) {
+        tk_int8_pack_panel(p->weight, p->columns, p->depth, p->weight_scales, index, p->packed);
+        return;
+    }
     const struct tk_products *kernels = tk_products(p->precision);
     const int64_t column_tasks = (p->columns + TK_COLUMN_STEP - 1) / TK_COLUMN_STEP;
     const int64_t column = index % column_tasks * TK_COLUMN_STEP, columns = least(p->columns - column, TK_COLUMN_STEP);

@@ -18,6 +18,19 @@ typedef struct {
     int64_t part_rows, row_parts, part_columns, column_parts;
 } tk_product_grid;
 
+/// The memory of an image's value.
+float *tk_at(const tk_frame *frame, const tk_place *place, int64_t image);
+
+/// The rows of an image, or of all, from `row` on.
+float *tk_row_at(const tk_frame *frame, const tk_place *place, int64_t matrix, int64_t row, int64_t rows,
+                 int64_t stride);
+
+tk_product_grid tk_grid_of(const tk_product_step *step, const tk_frame *frame);
+
+/// Steps in 8-bit codes: program_int8.c.
+void tk_run_int8_product(const tk_product_step *step, const tk_frame *frame, int64_t part);
+void tk_run_int8_attention(const tk_int8_attention_step *step, const tk_frame *frame);
+
 /// The parts that a step falls into for a frame. Parts do not depend on each other.
 int64_t tk_step_parts(const tk_step *step, const tk_frame *frame);
 

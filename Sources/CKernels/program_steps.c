@@ -15,7 +15,7 @@ static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t greatest(int64_t a, int64_t b) { return a > b ? a : b; }
 static int64_t quotient_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-static float *at(const tk_frame *f, const tk_place *p, int64_t image) {
+float *tk_at(const tk_frame *f, const tk_place *p, int64_t image) {
     switch (p->space) {
     case TK_ARENA: return f->arena + p->buffer * f->capacity + p->offset + image * p->image;
     case TK_CONSTANT: return (float *)p->constant + p->offset + image * p->image;
@@ -57,7 +57,7 @@ static void divide(const tk_product_step *s, int64_t threads, tk_product_grid *g
         }
 }
 
-static tk_product_grid product_grid(const tk_product_step *s, const tk_frame *f) {
+tk_product_grid tk_grid_of(const tk_product_step *s, const tk_frame *f) {
     const bool a_joins = s->is_convolution ? s->a.image == s->convolution.height * s->a_row
                                            : joins(&s->a, s->rows, s->a_row);
     const bool is_one = a_joins && joins(&s->c, s->rows, s->c_row)
@@ -72,13 +72,16 @@ static tk_product_grid product_grid(const tk_product_step *s, const tk_frame *f)
     return g;
 }
 
-/// The rows of an image, or of all, from `row` on.
-static float *row_at(const tk_frame *f, const tk_place *p, int64_t matrix, int64_t row, int64_t rows, int64_t stride) {
-    return rows == 1 ? at(f, p, matrix + row) : at(f, p, matrix) + row * stride;
+float *tk_row_at(const tk_frame *f, const tk_place *p, int64_t matrix, int64_t row, int64_t rows, int64_t stride) {
+    return rows == 1 ? tk_at(f, p, matrix + row) : tk_at(f, p, matrix) + row * stride;
 }
 
 static void run_product(const tk_product_step *s, const tk_frame *f, int64_t part) {
-    const tk_product_grid g = product_grid(s, f);
+    if (s->is_quantized) {
+        tk_run_int8_product(s, f, part);
+        return;
+    }
+    const tk_product_grid g = tk_grid_of(s, f);
     const int64_t matrix = part / (g.row_parts * g.column_parts);
     const int64_t row = part % g.row_parts * g.part_rows, first = part / g.row_parts % g.column_parts * g.part_columns;
     const int64_t end = least(s->columns, first + g.part_columns);
@@ -88,7 +91,7 @@ static void run_product(const tk_product_step *s, const tk_frame *f, int64_t par
         .residual_row = s->rows == 1 ? s->residual.image : s->residual_row, .precision = s->precision,
     };
     const tk_patches patches = {
-        .c = &s->convolution, .image = s->is_convolution ? at(f, &s->a, matrix) : NULL,
+        .c = &s->convolution, .image = s->is_convolution ? tk_at(f, &s->a, matrix) : NULL,
         .image_height = s->convolution.height, .image_width = s->convolution.width,
         .image_channels = s->convolution.in_channels, .group_channels = s->convolution.in_channels,
         .places_height = s->convolution.out_height, .places_width = s->convolution.out_width,
@@ -96,7 +99,7 @@ static void run_product(const tk_product_step *s, const tk_frame *f, int64_t par
     if (s->is_convolution) {
         t.a = (tk_operand){.patches = &patches, .first_row = row};
     } else {
-        t.a = (tk_operand){.data = row_at(f, &s->a, matrix, row, s->rows, s->a_row), .column = 1,
+        t.a = (tk_operand){.data = tk_row_at(f, &s->a, matrix, row, s->rows, s->a_row), .column = 1,
                            .row = s->rows == 1 ? s->a.image : s->a_row};
     }
     // Columns by as many as stay in the second cache while all rows meet them.
@@ -114,8 +117,8 @@ static void run_product(const tk_product_step *s, const tk_frame *f, int64_t par
                                          normal + i * normal_row, NULL, NULL, s->depth);
         t.a = (tk_operand){.data = normal, .row = normal_row, .column = 1};
     }
-    float *c = row_at(f, &s->c, matrix, row, s->rows, s->c_row);
-    const float *residual = s->has_residual ? row_at(f, &s->residual, matrix, row, s->rows, s->residual_row) : NULL;
+    float *c = tk_row_at(f, &s->c, matrix, row, s->rows, s->c_row);
+    const float *residual = s->has_residual ? tk_row_at(f, &s->residual, matrix, row, s->rows, s->residual_row) : NULL;
     for (int64_t column = first; column < end; column += block) {
         t.n = least(block, end - column);
         t.b = (tk_operand){.data = s->weight + column * s->depth, .row = 1, .column = s->depth};
@@ -130,8 +133,8 @@ static void run_product(const tk_product_step *s, const tk_frame *f, int64_t par
 static void run_matrix(const tk_matrix_step *s, const tk_frame *f, int64_t image) {
     const tk_product *p = &s->shape;
     tk_block t = {
-        .m = p->m, .n = p->n, .k = p->k, .a = {.data = at(f, &s->a, image), .row = p->a_row, .column = p->a_column},
-        .b = {.data = at(f, &s->b, image), .row = p->b_row, .column = p->b_column}, .c = at(f, &s->c, image),
+        .m = p->m, .n = p->n, .k = p->k, .a = {.data = tk_at(f, &s->a, image), .row = p->a_row, .column = p->a_column},
+        .b = {.data = tk_at(f, &s->b, image), .row = p->b_row, .column = p->b_column}, .c = tk_at(f, &s->c, image),
         .c_row = p->c_row, .alpha = 1, .precision = p->precision,
     };
     for (int64_t i = 0; i < p->batch; i++) {
@@ -154,11 +157,11 @@ static void run_attention(const tk_attention_step *s, const tk_frame *f) {
         a.bias_strides.batch = s->bias.image;
     }
     for (int64_t image = 0; image < (has_windows ? f->count : 1); image++) {
-        a.q = at(f, &s->q, image);
-        a.k = at(f, &s->k, image);
-        a.v = at(f, &s->v, image);
-        a.out = at(f, &s->out, image);
-        a.bias = s->has_bias ? at(f, &s->bias, image) : NULL;
+        a.q = tk_at(f, &s->q, image);
+        a.k = tk_at(f, &s->k, image);
+        a.v = tk_at(f, &s->v, image);
+        a.out = tk_at(f, &s->out, image);
+        a.bias = s->has_bias ? tk_at(f, &s->bias, image) : NULL;
         if (f->threads == 1) tk_attention_heads(&a, 0, a.batch * a.heads);
         else tk_attention_forward(&a);
     }
@@ -168,14 +171,14 @@ static void run_norm(const tk_norm_step *s, const tk_frame *f, int64_t part) {
     const int64_t end = least(s->rows * f->count, (part + 1) * NORM_ROWS);
     for (int64_t row = part * NORM_ROWS; row < end; row++) {
         const int64_t image = row / s->rows, at_row = row % s->rows * s->columns;
-        tk_kernels()->layer_norm_row(at(f, &s->x, image) + at_row, s->weight, s->bias, s->epsilon,
-                                     at(f, &s->y, image) + at_row, NULL, NULL, s->columns);
+        tk_kernels()->layer_norm_row(tk_at(f, &s->x, image) + at_row, s->weight, s->bias, s->epsilon,
+                                     tk_at(f, &s->y, image) + at_row, NULL, NULL, s->columns);
     }
 }
 
 static void run_copy(const tk_copy_step *s, const tk_frame *f, int64_t image) {
-    const float *from = at(f, &s->from, image);
-    float *to = at(f, &s->to, image);
+    const float *from = tk_at(f, &s->from, image);
+    float *to = tk_at(f, &s->to, image);
     for (int64_t row = 0; row < s->rows; row++)
         memcpy(to + row * s->to_row, from + row * s->from_row, (size_t)s->run * sizeof(float));
 }
@@ -188,15 +191,15 @@ static void run_chain(const tk_chain_step *s, const tk_frame *f, int64_t part) {
     const int64_t image = part / chain_parts(s), first = part % chain_parts(s) * chain_rows(s);
     const int64_t end = least(s->outer, first + chain_rows(s));
     for (int64_t row = first; row < end; row++) {
-        const float *x = at(f, &s->x, image) + row * s->inner;
-        float *y = at(f, &s->y, image) + row * s->inner;
+        const float *x = tk_at(f, &s->x, image) + row * s->inner;
+        float *y = tk_at(f, &s->y, image) + row * s->inner;
         for (int i = 0; i < s->link_count; i++, x = y) {
             const tk_link *l = &s->links[i];
             if (l->is_activation) {
                 tk_kernels()->activate_range(x, y, s->inner, l->activation);
                 continue;
             }
-            const float *other = at(f, &l->other, image) + row * l->other_outer;
+            const float *other = tk_at(f, &l->other, image) + row * l->other_outer;
             if (l->is_right) tk_kernels()->binary_range(l->operation, other, l->other_inner, x, 1, y, s->inner);
             else tk_kernels()->binary_range(l->operation, x, 1, other, l->other_inner, y, s->inner);
         }
@@ -204,16 +207,16 @@ static void run_chain(const tk_chain_step *s, const tk_frame *f, int64_t part) {
 }
 
 static void run_softmax(const tk_rows_step *s, const tk_frame *f, int64_t image) {
-    const float *x = at(f, &s->x, image);
-    float *y = at(f, &s->y, image), log_sum_exp;
+    const float *x = tk_at(f, &s->x, image);
+    float *y = tk_at(f, &s->y, image), log_sum_exp;
     memcpy(y, x, (size_t)(s->outer * s->inner) * sizeof(float));
     for (int64_t row = 0; row < s->outer; row++)
         tk_kernels()->softmax_in_place(y + row * s->inner, s->inner, &log_sum_exp);
 }
 
 static void run_sum(const tk_rows_step *s, const tk_frame *f, int64_t image) {
-    const float *x = at(f, &s->x, image);
-    float *y = at(f, &s->y, image);
+    const float *x = tk_at(f, &s->x, image);
+    float *y = tk_at(f, &s->y, image);
     for (int64_t outer = 0; outer < s->outer; outer++, x += s->middle * s->inner, y += s->inner) {
         if (s->inner == 1) *y = tk_kernels()->run_sum(x, s->middle);
         else tk_kernels()->column_sums(x, y, s->middle, s->inner);
@@ -223,31 +226,32 @@ static void run_sum(const tk_rows_step *s, const tk_frame *f, int64_t image) {
 
 static void run_max_pool(const tk_pool_step *s, const tk_frame *f) {
     tk_pooling p = s->shape;
-    for (int64_t image = 0; image < f->count; image++) tk_max_pool(&p, at(f, &s->x, image), at(f, &s->y, image), NULL);
+    for (int64_t image = 0; image < f->count; image++) tk_max_pool(&p, tk_at(f, &s->x, image), tk_at(f, &s->y, image), NULL);
 }
 
 static void run_convolution(const tk_convolution_step *s, const tk_frame *f) {
     for (int64_t image = 0; image < f->count; image++)
-        tk_convolution_forward(&s->shape, at(f, &s->x, image), s->weight, s->bias, s->activation, NULL,
-                               at(f, &s->y, image));
+        tk_convolution_forward(&s->shape, tk_at(f, &s->x, image), s->weight, s->bias, s->activation, NULL,
+                               tk_at(f, &s->y, image));
 }
 
 static void run_permute(const tk_permute_step *s, const tk_frame *f) {
     for (int64_t image = 0; image < f->count; image++)
-        tk_permute(at(f, &s->x, image), at(f, &s->y, image), s->extents, s->order, s->rank);
+        tk_permute(tk_at(f, &s->x, image), tk_at(f, &s->y, image), s->extents, s->order, s->rank);
 }
 
 static void run_call(const tk_call_step *s, const tk_frame *f) {
     for (int64_t image = 0; image < f->count; image++) {
         const float *inputs[s->input_count + 1];
-        for (int i = 0; i < s->input_count; i++) inputs[i] = at(f, &s->inputs[i], image);
-        s->function(s->context, inputs, at(f, &s->output, image));
+        for (int i = 0; i < s->input_count; i++) inputs[i] = tk_at(f, &s->inputs[i], image);
+        s->function(s->context, inputs, tk_at(f, &s->output, image));
     }
 }
 
 bool tk_step_is_parallel(const tk_step *step) {
     switch (step->kind) {
     case TK_STEP_ATTENTION:
+    case TK_STEP_INT8_ATTENTION:
     case TK_STEP_MAX_POOL:
     case TK_STEP_CONVOLUTION:
     case TK_STEP_PERMUTE:
@@ -259,7 +263,7 @@ bool tk_step_is_parallel(const tk_step *step) {
 int64_t tk_step_parts(const tk_step *step, const tk_frame *f) {
     switch (step->kind) {
     case TK_STEP_PRODUCT: {
-        const tk_product_grid g = product_grid(&step->product, f);
+        const tk_product_grid g = tk_grid_of(&step->product, f);
         return step->product.columns > 0 ? g.matrices * g.row_parts * g.column_parts : 0;
     }
     case TK_STEP_NORM: return quotient_up(step->norm.rows * f->count, NORM_ROWS);
@@ -269,6 +273,7 @@ int64_t tk_step_parts(const tk_step *step, const tk_frame *f) {
     case TK_STEP_SOFTMAX:
     case TK_STEP_SUM: return f->count;
     case TK_STEP_ATTENTION:
+    case TK_STEP_INT8_ATTENTION:
     case TK_STEP_MAX_POOL:
     case TK_STEP_CONVOLUTION:
     case TK_STEP_PERMUTE:
@@ -282,6 +287,7 @@ void tk_step_run(const tk_step *step, const tk_frame *f, int64_t part) {
     case TK_STEP_PRODUCT: run_product(&step->product, f, part); break;
     case TK_STEP_MATRIX: run_matrix(&step->matrix, f, part); break;
     case TK_STEP_ATTENTION: run_attention(&step->attention, f); break;
+    case TK_STEP_INT8_ATTENTION: tk_run_int8_attention(&step->int8_attention, f); break;
     case TK_STEP_NORM: run_norm(&step->norm, f, part); break;
     case TK_STEP_COPY: run_copy(&step->copy, f, part); break;
     case TK_STEP_CHAIN: run_chain(&step->chain, f, part); break;

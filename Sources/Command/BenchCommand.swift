@@ -4,6 +4,7 @@ import Tessera
 import TesseraIO
 import TesseraModels
 import TesseraNN
+import TesseraQuantization
 import TesseraRuntime
 import TesseraTraining
 
@@ -12,7 +13,7 @@ struct BenchCommand: Verb {
         commandName: "bench", abstract: "The median time of a forward pass, or of a training step, on random input.",
         discussion: "Example: tessera bench deit_tiny_patch16_224 --batch 16 --train")
 
-    @Argument(help: "The model (see `tessera models`).")
+    @Argument(help: ArgumentHelp("A model (see `tessera models`), or a run folder.", valueName: "model"))
     var model: String
 
     @Option(help: ArgumentHelp("Images a step.", valueName: "n"))
@@ -29,6 +30,9 @@ struct BenchCommand: Verb {
 
     @Flag(help: "Time forward, backward and AdamW instead of the forward pass.")
     var train = false
+
+    @Flag(help: "Let the plan compute in 8-bit codes, with ranges of the random input.")
+    var quantize = false
 
     @Flag(help: "Compute activations of blocks twice instead of keeping them.")
     var gradCheckpointing = false
@@ -50,23 +54,39 @@ struct BenchCommand: Verb {
     func validate() throws {
         guard (1...65536).contains(batch) else { throw ValidationError("--batch: found \(batch), expected 1 to 65536") }
         guard (1...100_000).contains(runs) else { throw ValidationError("--runs: found \(runs), expected 1 to 100000") }
+        guard !quantize || !(eager || train) else {
+            throw ValidationError("--quantize times the compiled plan: found --eager or --train beside it")
+        }
         guard !(eager || train) || !(profile || trace != nil) else {
             throw ValidationError("--profile and --trace show the compiled plan: found --eager or --train beside them")
         }
     }
 
-    func perform() throws {
-        compute.apply()
+    /// The model, what its input is, and what is quantized of it already.
+    private func build() throws -> (any ImageClassifier, any ClassifierConfiguration, Quantization?) {
+        if FileManager.default.fileExists(atPath: model) {
+            guard modelArgs == nil, imageSize == nil else {
+                throw ValidationError("\(model) is a run: found --model-args or --image-size, which it says itself")
+            }
+            let run = try TrainedModel(model)
+            return (run.model, try run.configuration.classifierConfiguration(), run.quantization)
+        }
         var configuration = try Registry.entry(model).configuration
         if let modelArgs {
             try configuration.apply(Arguments(JSON(parsing: modelArgs), section: "model-args"))
         }
         if let imageSize { configuration.imageSize = Size(imageSize) }
         try configuration.validate()
-        let loadStart = Date()
         let network = configuration.makeModel()
-        let multiplyAdds = configuration.multiplyAdds(network) * batch
         network.initialize(seed: 0)
+        return (network, configuration, nil)
+    }
+
+    func perform() throws {
+        compute.apply()
+        let loadStart = Date()
+        var (network, configuration, quantization) = try build()
+        let multiplyAdds = configuration.multiplyAdds(network) * batch
         let load = Date().timeIntervalSince(loadStart)
         var generator = RandomGenerator(seed: 1)
         let images = Tensor([
@@ -74,10 +94,19 @@ struct BenchCommand: Verb {
         ]) {
             for i in $0.indices { $0[i] = generator.normal() }
         }
+        if quantize {
+            let first = images.sliced(axis: 0, from: 0, to: 1)
+            let quantizer = try ModelQuantizer(network, images: [first], recipe: QuantizationRecipe())
+            quantization = quantizer.adopt(bits: quantizer.uniformBits!).annotation
+        }
         let precision = compute.precision ?? (train ? .automatic : .float32)
         var times: [Double] = []
         try precision.use {
-            let compiled = CompiledModel { [network($0)] }
+            let compiled = CompiledModel(
+                annotate: { graph in
+                    if let quantization { graph.quantize(quantization, names: ParameterNames(network)) }
+                },
+                { [quantization == nil ? network($0) : network.features($0).logits] })
             let forward = { if eager { _ = network(images) } else { _ = compiled(images) } }
             let step = try train ? trainingStep(network, images, configuration.classes) : forward
             for index in 0..<(runs + 2) {
@@ -98,7 +127,8 @@ struct BenchCommand: Verb {
         let members: KeyValuePairs<String, JSON> = [
             "model": .string(model), "batch": JSON(batch), "precision": .string(precision.rawValue),
             "threads": JSON(Processor.threads), "instruction_set": .string(Processor.instructionSet),
-            "training": .bool(train), "median_ms": JSON(median), "min_ms": JSON(times[0]),
+            "training": .bool(train), "quantized": .bool(quantization != nil), "median_ms": JSON(median),
+            "min_ms": JSON(times[0]),
             "p95_ms": JSON(times[min(times.count - 1, times.count * 95 / 100)]),
             "images_per_second": JSON(1000 * Double(batch) / median), "multiply_adds": JSON(work),
             "gigaflops_per_second": JSON(2e-6 * Double(work) / median), "parameters": JSON(network.parameterCount),
@@ -109,7 +139,8 @@ struct BenchCommand: Verb {
             String(
                 format:
                     "%@  batch %d  %@  %d threads (%@)  %@: median %.2f ms, min %.2f ms, %.1f images/s, %.1f GFLOP/s, %.0f MB",
-                model, batch, precision.rawValue, Processor.threads, Processor.instructionSet,
+                model, batch, quantization == nil ? precision.rawValue : "8-bit codes", Processor.threads,
+                Processor.instructionSet,
                 train ? "training step" : "forward", median, times[0], 1000 * Double(batch) / median,
                 2e-6 * Double(work) / median, peakMemory))
     }

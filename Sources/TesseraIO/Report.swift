@@ -85,18 +85,22 @@ public struct Report: Codable, Sendable {
     /// The figures shown large.
     public var highlights: [Fact]
     public var charts: [Chart]
+    /// Above the charts.
+    public var chartsTitle: String
     public var confusion: Confusion?
     public var samples: [Sample]
     public var configuration: [Fact]
 
     public init(
-        title: String, summary: String = "", highlights: [Fact] = [], charts: [Chart] = [], confusion: Confusion? = nil,
-        samples: [Sample] = [], configuration: [Fact] = []
+        title: String, summary: String = "", highlights: [Fact] = [], charts: [Chart] = [],
+        chartsTitle: String = "Training", confusion: Confusion? = nil, samples: [Sample] = [],
+        configuration: [Fact] = []
     ) {
         self.title = title
         self.summary = summary
         self.highlights = highlights
         self.charts = charts
+        self.chartsTitle = chartsTitle
         self.confusion = confusion
         self.samples = samples
         self.configuration = configuration
@@ -138,7 +142,7 @@ extension Report {
     }
 
     private var chartsHTML: String {
-        section("Training", "<div class=\"charts\">\(charts.map(\.html).joined())</div>", when: !charts.isEmpty)
+        section(chartsTitle, "<div class=\"charts\">\(charts.map(\.html).joined())</div>", when: !charts.isEmpty)
     }
 
     private var samplesHTML: String {

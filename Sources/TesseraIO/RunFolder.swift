@@ -10,6 +10,7 @@ import Tessera
 /// | `last.safetensors`, `optimizer.safetensors`, `state.json` | the last checkpoint, to resume bit for bit |
 /// | `metrics.csv` | a row of results an epoch |
 /// | `events.out.tfevents.*` | the same for TensorBoard |
+/// | `quantization.json` | of a quantized run: what was measured before and after |
 /// | `report.html` | curves, confusion matrix, attention maps |
 ///
 /// Every file is replaced atomically; a crash at any instant leaves a folder that resumes.
@@ -59,9 +60,13 @@ public struct RunFolder: Sendable {
     }
 
     /// Replaces `model.safetensors`.
-    public func saveBest(_ model: [(String, Tensor)], metadata: [String: String] = [:]) throws {
+    /// - Parameter bytes: weights in codes
+    public func saveBest(
+        _ model: [(String, Tensor)], bytes: [(name: String, shape: Shape, content: [UInt8])] = [],
+        metadata: [String: String] = [:]
+    ) throws {
         let notes = metadata.merging(["format": "pt"]) { own, _ in own }
-        try Safetensors.write(model, metadata: notes, to: file(RunFolder.modelName), on: files)
+        try Safetensors.write(model, bytes: bytes, metadata: notes, to: file(RunFolder.modelName), on: files)
     }
 
     public func best() throws -> Safetensors { try Safetensors(file(RunFolder.modelName)) }
@@ -93,6 +98,11 @@ public struct RunFolder: Sendable {
         return try TensorBoardWriter(file(name), on: files)
     }
 
+    /// Replaces `quantization.json`.
+    public func writeQuantization(_ results: JSON) throws {
+        try AtomicFile.write(results.text(indented: true) + "\n", to: file("quantization.json"), on: files)
+    }
+
     public func write(_ report: Report) throws {
         try AtomicFile.write(report.page, to: file("report.html"), on: files)
     }
@@ -107,7 +117,7 @@ public struct RunFolder: Sendable {
         }
         let own = [
             RunFolder.configurationName, RunFolder.modelName, CheckpointFiles.model, CheckpointFiles.optimizer,
-            CheckpointFiles.state, "metrics.csv", "report.html",
+            CheckpointFiles.state, "metrics.csv", "report.html", "quantization.json",
         ]
         return names.filter { name in
             name.hasPrefix(RunFolder.eventsPrefix)

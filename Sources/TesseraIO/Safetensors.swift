@@ -96,6 +96,16 @@ public struct Safetensors: Sendable {
         }
     }
 
+    /// The content of an array of bytes.
+    /// - Throws: ``FormatError`` if there is no such array, or it is of another type.
+    public func bytes(_ name: String) throws -> [UInt8] {
+        let entry = try entry(name)
+        guard entry.type == .uint8 else {
+            throw error(name, found: entry.type.rawValue, expected: ElementType.uint8.rawValue)
+        }
+        return Array(bytes(of: entry))
+    }
+
     /// The size and checksum of the whole file.
     public var digest: FileDigest { FileDigest(bytes: file.bytes.count, crc32c: CRC32C.of(file.bytes)) }
 

@@ -112,7 +112,8 @@ struct SafetensorsHeader {
     /// The bytes before the data of a new file: the length, and the header padded with spaces so that the data is
     /// aligned to 8 bytes.
     static func encode(
-        _ tensors: [(String, Tensor)], metadata: [String: String], type: Safetensors.ElementType, path: String
+        _ arrays: [(name: String, type: Safetensors.ElementType, shape: Shape)], metadata: [String: String],
+        path: String
     ) throws -> [UInt8] {
         var members: [JSON.Member] = []
         if !metadata.isEmpty {
@@ -121,15 +122,15 @@ struct SafetensorsHeader {
         }
         var names: Set<String> = [metadataKey]
         var offset = 0
-        for (name, tensor) in tensors {
+        for (name, type, shape) in arrays {
             guard names.insert(name).inserted else {
                 throw FormatError(
                     file: path, subject: "tensor \(name)", found: "the name taken", expected: "a name of its own")
             }
-            let end = offset + tensor.count * type.size
+            let end = offset + shape.count * type.size
             let fields = [
                 JSON.Member("dtype", .string(type.rawValue)),
-                JSON.Member("shape", .array(tensor.shape.dimensions.map { JSON($0) })),
+                JSON.Member("shape", .array(shape.dimensions.map { JSON($0) })),
                 JSON.Member("data_offsets", .array([JSON(offset), JSON(end)])),
             ]
             members.append(JSON.Member(name, .object(fields)))

@@ -17,13 +17,16 @@ extension Safetensors {
     /// Writes a file atomically. The same arguments give the same bytes: the data lies in the order of `tensors`.
     ///
     /// 16-bit types are rounded to the nearest, ties to even.
+    /// - Parameter bytes: arrays of type U8 that follow the tensors
     /// - Throws: ``SystemError`` if the file cannot be written, ``FormatError`` if two tensors have one name.
     @discardableResult
     public static func write(
-        _ tensors: [(String, Tensor)], metadata: [String: String] = [:], as type: FloatType = .float32, to path: String,
+        _ tensors: [(String, Tensor)], bytes: [(name: String, shape: Shape, content: [UInt8])] = [],
+        metadata: [String: String] = [:], as type: FloatType = .float32, to path: String,
         on files: some FileSystem = .system
     ) throws -> FileDigest {
-        let header = try SafetensorsHeader.encode(tensors, metadata: metadata, type: type.element, path: path)
+        let arrays = tensors.map { ($0.0, type.element, $0.1.shape) } + bytes.map { ($0.name, .uint8, $0.shape) }
+        let header = try SafetensorsHeader.encode(arrays, metadata: metadata, path: path)
         return try AtomicFile.write(to: path, on: files) { writer in
             try writer.write(header)
             for (_, tensor) in tensors {
@@ -33,6 +36,7 @@ extension Safetensors {
                 case .float16: try writer.write(tensor) { Float16($0).bitPattern }
                 }
             }
+            for array in bytes { try writer.write(array.content) }
         }
     }
 }

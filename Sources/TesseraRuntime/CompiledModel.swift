@@ -14,10 +14,16 @@ public final class CompiledModel: @unchecked Sendable {
     }
 
     private let function: (Tensor) -> [Tensor]
+    private let annotate: (inout Graph) -> Void
     private let plans = Mutex<[Key: Plan]>([:])
 
     /// - Parameter function: from images `[batch, height, width, channels]` to tensors whose first axis is the batch
-    public init(_ function: @escaping (Tensor) -> [Tensor]) { self.function = function }
+    /// - Parameter annotate: says what a plan should do otherwise than the function, such as ``Graph/quantize(_:names:weights:)``
+    public init(
+        annotate: @escaping (inout Graph) -> Void = { _ in }, _ function: @escaping (Tensor) -> [Tensor]
+    ) {
+        (self.annotate, self.function) = (annotate, function)
+    }
 
     /// The function's results for `images`, in the current precision.
     public func callAsFunction(_ images: Tensor) -> [Tensor] { plan(for: images.shape)(images) }
@@ -34,7 +40,9 @@ public final class CompiledModel: @unchecked Sendable {
         let key = Key(shape: image, precision: .current, instructionSet: Processor.instructionSet)
         return plans.withLock { plans in
             if let plan = plans[key] { return plan }
-            let plan = Plan(Graph(input: image, tracing: function))
+            var graph = Graph(input: image, tracing: function)
+            annotate(&graph)
+            let plan = Plan(graph)
             plans[key] = plan
             return plan
         }

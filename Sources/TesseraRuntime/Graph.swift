@@ -75,7 +75,7 @@ public struct Graph {
         return values.count - 1
     }
 
-    func shape(_ id: ValueID) -> Shape { values[id].shape }
+    package func shape(_ id: ValueID) -> Shape { values[id].shape }
     func constant(_ id: ValueID) -> Tensor? { values[id].constant }
 
     /// The node that computes each value, nil for constants and the input.
@@ -93,13 +93,20 @@ public struct Graph {
         return counts
     }
 
-    /// Runs the operations one after the other: what every rewrite must preserve.
-    public func evaluate(_ image: Tensor) -> [Tensor] {
+    /// Runs the operations on one image, one after the other: what every rewrite must preserve.
+    /// - Parameter observe: sees every node's place and the values of its inputs.
+    public func evaluate(_ image: Tensor, observe: (Int, [Tensor]) -> Void = { _, _ in }) -> [Tensor] {
+        var lastUse: [ValueID: Int] = [:]
+        for (index, node) in nodes.enumerated() { for id in node.inputs { lastUse[id] = index } }
+        for id in outputs { lastUse[id] = nodes.count }
         var computed: [ValueID: Tensor] = [input: image]
         func tensor(_ id: ValueID) -> Tensor { values[id].constant ?? computed[id]! }
         return Tape.pause {
-            for node in nodes {
-                computed[node.output] = node.operation.evaluate(node.inputs.map(tensor))
+            for (index, node) in nodes.enumerated() {
+                let inputs = node.inputs.map(tensor)
+                observe(index, inputs)
+                computed[node.output] = node.operation.evaluate(inputs)
+                for id in node.inputs where lastUse[id] == index { computed[id] = nil }
             }
             return outputs.map(tensor)
         }

@@ -78,7 +78,8 @@ struct Lowering {
             switch node.operation {
             case let product as Product: lower(product, node)
             case let attention as Attention: lower(attention, 0..<output[1], node)
-            case let queries as QueryAttention: lower(queries.attention, queries.queries, node)
+            case let queries as QueryAttention:
+                lower(queries.attention, queries.queries, node, quantization: queries.quantization)
             case let norm as LayerNormalization: lower(norm, node)
             case let chain as Chain: lower(chain, node)
             case let softmax as Softmax: lower(softmax, node)
@@ -136,11 +137,40 @@ struct Lowering {
         }
         (p.weight, p.bias) = (constant(.weight), constant(.bias))
         (p.activation, p.precision) = (product.activation.kernel, product.precision.kernel)
+        if let quantization = product.quantization { quantize(&p, quantization, node, operand(.x)!, operand(.weight)!) }
         add(TK_STEP_PRODUCT, node) { $0.product = p }
         return true
     }
 
-    private mutating func lower(_ attention: Attention, _ queries: Range<Int>, _ node: Graph.Node) -> Bool {
+    /// Lets a product compute in codes.
+    private mutating func quantize(
+        _ p: inout tk_product_step, _ quantization: Quantization.Layer, _ node: Graph.Node, _ x: Graph.ValueID,
+        _ weight: Graph.ValueID
+    ) {
+        let scales = QuantizedWeight.scales(of: graph.constant(weight)!, bits: quantization.weightBits)
+        let box = UnsafeBox<Float>(count: 2 * scales.count)
+        for (row, scale) in scales.enumerated() {
+            box.pointer[row] = scale
+            box.pointer[scales.count + row] = scale * quantization.input.scale
+        }
+        owned.append(box)
+        p.is_quantized = true
+        (p.weight_scales, p.scales) = (UnsafePointer(box.pointer), UnsafePointer(box.pointer + scales.count))
+        p.a_quantizer = quantization.input.kernel
+        if placement.isCoded(x) {
+            p.a_is_codes = true
+            p.a_row = Int64(placement.row(x))
+        }
+        if let quantizer = placement.codes[node.output] {
+            p.c_is_codes = true
+            p.c_quantizer = quantizer.kernel
+            p.c_row = Int64(placement.row(node.output))
+        }
+    }
+
+    private mutating func lower(
+        _ attention: Attention, _ queries: Range<Int>, _ node: Graph.Node, quantization: Quantization.Attention? = nil
+    ) -> Bool {
         let shapes = node.inputs.map(graph.shape)
         var step = tk_attention_step()
         step.shape = attention.kernel(shapes, graph.shape(node.output))
@@ -160,7 +190,17 @@ struct Lowering {
             step.bias.offset += Int64(queries.lowerBound) * step.shape.bias_strides.row
         }
         step.out = place(node.output)
-        add(TK_STEP_ATTENTION, node) { $0.attention = step }
+        guard let quantization else {
+            add(TK_STEP_ATTENTION, node) { $0.attention = step }
+            return true
+        }
+        var codes = tk_int8_attention_step()
+        codes.shape = tk_int8_attention(
+            attention: step.shape, q: quantization.q.kernel, k: quantization.k.kernel, v: quantization.v.kernel,
+            weights: quantization.weights.kernel)
+        (codes.q, codes.k, codes.v, codes.bias) = (step.q, step.k, step.v, step.bias)
+        (codes.has_bias, codes.out) = (step.has_bias, step.out)
+        add(TK_STEP_INT8_ATTENTION, node) { $0.int8_attention = codes }
         return true
     }
 

@@ -1,4 +1,5 @@
 import CKernels
+import CKernels
 import Tessera
 
 /// Where each value of a graph lies: in a buffer of the arena, in the memory of a constant, of the image or of an output,
@@ -21,16 +22,20 @@ struct Placement {
     }
 
     private let graph: Graph
+    private let producers: [Int?]
     private(set) var places: [Graph.ValueID: Place] = [:]
     /// The floats of each buffer.
     private(set) var buffers: [Int] = []
+    /// Values that are held in codes, and what makes them: those that one quantized product leaves to the next.
+    let codes: [Graph.ValueID: Quantizer]
     /// Outputs that are copied at the end, as they lie elsewhere.
     private(set) var copiedOutputs: [Int] = []
 
     init(_ graph: Graph) {
         self.graph = graph
+        producers = graph.producers
+        codes = graph.codedValues
         places[graph.input] = Place(home: .input)
-        let producers = graph.producers
         for (index, id) in graph.outputs.enumerated() {
             let root = wholeRoot(of: id, producers)
             if places[root] == nil, producers[root] != nil, !isView(graph.nodes[producers[root]!]) {
@@ -41,7 +46,7 @@ struct Placement {
         }
         // From the end, so that a concatenation inside another has its place first.
         for node in graph.nodes.reversed() where !isView(node) {
-            if places[node.output] == nil { places[node.output] = newBuffer(graph.shape(node.output).count) }
+            if places[node.output] == nil { places[node.output] = newBuffer(floats(of: node.output)) }
             guard isContiguous(node) else { continue }
             var start = 0
             for part in node.inputs {
@@ -89,6 +94,19 @@ struct Placement {
     }
 
     private func isOuter(_ axis: Int, _ shape: Shape) -> Bool { shape.dimensions[..<axis].allSatisfy { $0 == 1 } }
+
+    /// Whether a value, perhaps under another shape, is held in codes.
+    func isCoded(_ id: Graph.ValueID) -> Bool { codes[wholeRoot(of: id, producers)] != nil }
+
+    /// The floats that a row of codes takes.
+    func row(_ id: Graph.ValueID) -> Int {
+        Int(tk_int8_row(Int64(graph.shape(id)[-1]))) / MemoryLayout<Float>.size
+    }
+
+    private func floats(of id: Graph.ValueID) -> Int {
+        let shape = graph.shape(id)
+        return codes[id] == nil ? shape.count : shape.count / shape[-1] * row(id)
+    }
 
     private mutating func newBuffer(_ count: Int) -> Place {
         buffers.append(count)

@@ -13,6 +13,8 @@ public final class Plan: @unchecked Sendable {
     public let steps: [StepLabel]
     private let program: UnsafeBox<tk_step>
     private let owned: [AnyObject]
+    /// Whether any weight stands in codes: those are always packed.
+    private let isQuantized: Bool
     /// Floats that the activations of one image take.
     public let arenaCount: Int
     /// Images that a thread takes through the network at a time.
@@ -40,6 +42,7 @@ public final class Plan: @unchecked Sendable {
         program = UnsafeBox(count: lowering.steps.count)
         for (index, step) in lowering.steps.enumerated() { program.pointer[index] = step }
         owned = lowering.owned
+        isQuantized = lowering.steps.contains { $0.kind == TK_STEP_PRODUCT && $0.product.is_quantized }
     }
 
     private var description: tk_program {
@@ -68,7 +71,9 @@ public final class Plan: @unchecked Sendable {
             "a plan for \(graph.shape(graph.input)) cannot run on \(images.shape)")
         let outputs = graph.outputs.map { Tensor(uninitialized: graph.shape($0).replacing(0, with: batch)) }
         let count = memory.withLock { memory in
-            if memory.packedWeights == nil, memory.hasRun || batch > 1 { memory.packedWeights = packWeights() }
+            if memory.packedWeights == nil, memory.hasRun || batch > 1 || isQuantized {
+                memory.packedWeights = packWeights()
+            }
             memory.hasRun = true
             while memory.arenas.count < Processor.threads {
                 memory.arenas.append(Tensor(uninitialized: [max(1, arenaCount * group)]))
@@ -93,7 +98,8 @@ public final class Plan: @unchecked Sendable {
         let sizes = steps.indices.map { index in
             let step = program.pointer[index]
             guard step.kind == TK_STEP_PRODUCT else { return 0 }
-            return Int(tk_packed_size(step.product.precision, step.product.columns, step.product.depth))
+            var product = step.product
+            return Int(tk_packed_size(&product))
         }
         let packed = Tensor(uninitialized: [max(1, sizes.reduce(0, +))])
         var next = packed.mutablePointer

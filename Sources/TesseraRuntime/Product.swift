@@ -13,6 +13,8 @@ struct Product: Operation {
     /// The normalisation of x.
     private(set) var norm: LayerNormalization?
     var activation: Activation
+    /// How x, after the norm, and the weight become codes; nil for a product of floats.
+    var quantization: Quantization.Layer?
     private(set) var roles: [Role]
 
     init(_ linear: LinearOperation) {
@@ -52,6 +54,9 @@ struct Product: Operation {
     /// Whether the product can add a residual: the kernels of convolutions in groups cannot.
     var takesResidual: Bool { convolution?.groups ?? 1 == 1 && !has(.residual) }
 
+    /// Whether there is a kernel for codes: not for convolutions in groups, nor for sums beyond 32 bits.
+    func isQuantizable(_ weight: Shape) -> Bool { convolution?.groups ?? 1 == 1 && weight.stride(0) <= 1 << 16 }
+
     /// Whether nothing comes after the sums and the bias, so that an affine map can be folded into them.
     var endsWithBias: Bool { activation == .identity && !has(.residual) }
 
@@ -68,6 +73,7 @@ struct Product: Operation {
             x = layerNorm(
                 x, weight: operand(.normWeight, inputs), bias: operand(.normBias, inputs), epsilon: norm.epsilon)
         }
+        if let quantization { x = quantization.input.rounded(x) }
         let residual = operand(.residual, inputs)?.reshaped(shape)
         return precision.use {
             guard let c = convolution else {

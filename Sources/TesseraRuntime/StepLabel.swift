@@ -32,9 +32,12 @@ public struct StepLabel: Sendable {
         switch operation {
         case let product as Product:
             var name = product.convolution == nil ? "linear" : "convolution"
+            if product.quantization != nil { name += " in codes" }
             if product.norm != nil { name = "norm → " + name }
             if product.activation != .identity { name += " → \(product.activation)" }
             return product.has(.residual) ? name + " + residual" : name
+        case let attention as QueryAttention:
+            return attention.quantization == nil ? "attention" : "attention in codes"
         case let chain as Chain:
             return chain.links.map { link in
                 switch link {

@@ -7,9 +7,16 @@ public final class CompiledClassifier: Sendable {
     private let classifier: CompiledModel
     private let extractor: CompiledModel
 
-    public init(_ model: any ImageClassifier) {
-        classifier = CompiledModel { [model($0)] }
-        extractor = CompiledModel { image in
+    /// - Parameter quantization: which products compute in codes; the model's weights stand in those already
+    public init(_ model: any ImageClassifier, quantization: Quantization? = nil) {
+        let annotate: (inout Graph) -> Void = { graph in
+            if let quantization { graph.quantize(quantization, names: ParameterNames(model)) }
+        }
+        // An annotation knows weights as they are: short cuts to the answer may use parts of them.
+        classifier = CompiledModel(annotate: annotate) {
+            [quantization == nil ? model($0) : model.features($0).logits]
+        }
+        extractor = CompiledModel(annotate: annotate) { image in
             let features = model.features(image)
             return [features.logits, features.pooled, features.tokens]
         }

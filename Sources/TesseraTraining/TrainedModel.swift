@@ -4,6 +4,7 @@ import TesseraData
 import TesseraIO
 import TesseraModels
 import TesseraNN
+import TesseraRuntime
 
 /// A model with its weights, and what it wants to see: everything that running it takes.
 public struct TrainedModel {
@@ -18,9 +19,15 @@ public struct TrainedModel {
         configuration.labels.isEmpty ? (0..<configuration.classCount).map(String.init) : configuration.labels
     }
 
-    public init(model: any ImageClassifier, configuration: TesseraIO.ModelConfiguration) throws {
+    /// Which products compute in codes; nil for a model in floats.
+    public let quantization: Quantization?
+
+    public init(
+        model: any ImageClassifier, configuration: TesseraIO.ModelConfiguration, quantization: Quantization? = nil
+    ) throws {
         self.model = model
-        compiled = CompiledClassifier(model)
+        self.quantization = quantization
+        compiled = CompiledClassifier(model, quantization: quantization)
         self.configuration = configuration
         preprocessing = try Preprocessing(configuration.preprocessing)
     }
@@ -30,10 +37,14 @@ public struct TrainedModel {
     public init(_ path: String) throws {
         let file = try ModelFile.locate(path)
         let model = try file.configuration.buildModel()
+        let weights = try Safetensors(file.weights)
+        let quantization = try file.quantization
         do {
-            try model.load(Dictionary(uniqueKeysWithValues: try Safetensors(file.weights).tensors()))
+            try model.load(
+                try quantization.map { try weights.tensors(of: model, $0) }
+                    ?? Dictionary(uniqueKeysWithValues: try weights.tensors()))
         } catch let error as StateDictionaryError { throw WeightsError(file: file.weights, error: error) }
-        try self.init(model: model, configuration: file.configuration)
+        try self.init(model: model, configuration: file.configuration, quantization: quantization)
     }
 
     /// The shape of a batch of one preprocessed image, `[1, height, width, channels]`.

@@ -47,6 +47,49 @@ import Testing
         #expect(counts.count == 9 && counts.reduce(0, +) == 48)
     }
 
+    /// A run in codes is a run like any other, and what cannot be quantized is refused on one line.
+    @Test func quantize() throws {
+        let out = Self.scratch.file("codes")
+        func quantize(_ changes: String...) throws -> CommandResult {
+            try Command.run(["quantize", Self.run, "--data", Self.data, "--quiet"] + changes)
+        }
+        let result = try quantize("--out", out, "--average-bits", "6", "--max-drop", "5", "--json")
+        #expect(result.status == 0, "\(result.errors)")
+        let report = try json(result.output)
+        let (before, after) = (report["before"], report["after"])
+        #expect((after?["top1"]?.double ?? 0) >= (before?["top1"]?.double ?? 1) - 0.05)
+        #expect((after?["file_bytes"]?.int ?? .max) * 3 < (before?["file_bytes"]?.int ?? 0))
+        #expect((after?["latency_ms"]?["16"]?.double ?? 0) > 0 && (after?["peak_memory_mb"]?.double ?? 0) > 0)
+        #expect((report["average_bits"]?.double ?? 9) < 7 && report["sensitivity"]?.array?.isEmpty == false)
+        let page = try String(contentsOfFile: out + "/report.html", encoding: .utf8)
+        #expect(page.contains("Bits of layers") && page.contains("faster than in float32"))
+
+        let evaluation = try json(Command.run("evaluate", out, "--data", Self.data, "--json").output)
+        #expect(evaluation["top1"]?.double == after?["top1"]?.double)
+        let images = Self.scratch.file("quantized-images")
+        #expect(try Command.run("data", Self.data, "--write-images", images, "--count", "2").status == 0)
+        #expect(try Command.run("predict", out, images).status == 0)
+        #expect(try Command.run("features", out, images, "--out", Self.scratch.file("codes.safetensors")).status == 0)
+        #expect(try json(Command.run("bench", out, "--runs", "2", "--json").output)["quantized"]?.bool == true)
+
+        func expectRefusal(_ result: CommandResult, _ status: Int32, _ texts: String...) {
+            #expect(result.status == status, "\(result.errors)")
+            for text in texts { #expect(result.errors.contains(text), "\(text) in: \(result.errors)") }
+            if status == 1 { #expect(result.errors.split(separator: "\n").count == 1, "\(result.errors)") }
+        }
+        let other = Self.scratch.file("other")
+        expectRefusal(
+            try Command.run("quantize", out, "--data", Self.data, "--out", other, "--quiet"), 1, "a quantized run")
+        expectRefusal(try quantize("--out", out), 1, "already holds a run")
+        expectRefusal(try quantize("--out", other, "--calibration", "4096"), 1, "calibration needs 4096")
+        expectRefusal(try quantize("--out", other, "--calibration", "2"), 64, "--calibration", "8 to 4096")
+        expectRefusal(try quantize("--out", other, "--average-bits", "3.5"), 64, "--average-bits", "4 to 8")
+        expectRefusal(try quantize("--out", other, "--bits", "2"), 64, "--bits", "4 to 8")
+        expectRefusal(try quantize("--out", other, "--bits", "8", "--weights", "4"), 64, "--weights")
+        #expect(!FileManager.default.fileExists(atPath: other))
+        expectRefusal(try Command.run("train", "--resume", out), 1, "no training run")
+    }
+
     @Test func predictFeaturesAndExplain() throws {
         let images = Self.scratch.file("images")
         #expect(try Command.run("data", Self.data, "--write-images", images, "--count", "3").status == 0)

@@ -2,7 +2,7 @@ import CKernels
 import Foundation
 import Testing
 
-/// A product of two quantised matrices of random numbers.
+/// A product of a matrix in codes and a weight in codes.
 private struct Int8Case {
     var m = 1, n = 1, k = 1
     var hasBias = false, hasResidual = false
@@ -10,84 +10,91 @@ private struct Int8Case {
 
     static let gap: Float = 12345
 
-    struct Outcome: Equatable {
-        var a: [Int8], aScales: [Float], b: [Int8], bScales: [Float], c: [Float]
-    }
-
-    /// Everything that kernels wrote, rows without what fills them up, and the exact result for these operands.
-    func run(seed: UInt64) -> (outcome: Outcome, expected: [Float]) {
+    /// What kernels wrote, and the exact result for these operands.
+    func run(seed: UInt64) -> (found: [Float], codes: [[UInt8]], expected: [Float]) {
         var random = TestRandom(seed: seed)
         let x = random.floats(m * (k + 3) + 1), weight = random.floats(n * k + 1)
         let bias = random.floats(n + 1), residual = random.floats(m * (n + 1) + 1)
-        let (a, aScales) = quantize(x, stride: k + 3, rows: m)
-        let (b, bScales) = quantize(weight, stride: k, rows: n)
-        var packed = [Int8](repeating: 0, count: Int(tk_int8_packed_bytes(Int64(n), Int64(k))) + 1)
+        var quantizer = tk_quantizer(kind: TK_UNIFORM, greatest: 127, shift: 0, scale: 0.02)
+        let row = Int(tk_int8_row(Int64(k)))
+        var a = [UInt8](repeating: 99, count: m * row + 1)
+        tk_int8_quantize(x, Int64(k + 3), Int64(m), Int64(k), &quantizer, &a)
+        var scales = [Float](repeating: 0, count: n + 1)
+        tk_int8_row_scales(weight, Int64(n), Int64(k), 127, &scales)
         let cRow = n + 2
         var c = [Float](repeating: Self.gap, count: m * cRow + 1)
-        packed.withUnsafeMutableBytes { tk_int8_pack(b, Int64(n), Int64(k), $0.baseAddress) }
-        packed.withUnsafeBytes { packed in
-            a.withUnsafeBufferPointer { a in
-                aScales.withUnsafeBufferPointer { aScales in
-                    bScales.withUnsafeBufferPointer { bScales in
-                        bias.withUnsafeBufferPointer { bias in
-                            residual.withUnsafeBufferPointer { residual in
-                                c.withUnsafeMutableBufferPointer { c in
-                                    var product = tk_int8_product()
-                                    (product.m, product.n, product.k) = (Int64(m), Int64(n), Int64(k))
-                                    (product.a, product.a_scales) = (a.baseAddress, aScales.baseAddress)
-                                    (product.b, product.b_scales) = (packed.baseAddress, bScales.baseAddress)
-                                    (product.c, product.c_row) = (c.baseAddress, Int64(cRow))
-                                    product.bias = hasBias ? bias.baseAddress : nil
-                                    product.activation = activation
-                                    product.residual = hasResidual ? residual.baseAddress : nil
-                                    product.residual_row = Int64(n + 1)
-                                    tk_int8_multiply(&product)
-                                }
+        var packed = [Int8](repeating: 99, count: Int(tk_int8_packed_bytes(Int64(n), Int64(k))) + 1)
+        packed.withUnsafeMutableBytes { tk_int8_pack(weight, Int64(n), Int64(k), scales, $0.baseAddress) }
+        a.withUnsafeBufferPointer { a in
+            packed.withUnsafeBytes { packed in
+                scales.withUnsafeBufferPointer { scales in
+                    bias.withUnsafeBufferPointer { bias in
+                        residual.withUnsafeBufferPointer { residual in
+                            c.withUnsafeMutableBufferPointer { c in
+                                var product = tk_int8_product()
+                                (product.m, product.n, product.k) = (Int64(m), Int64(n), Int64(k))
+                                (product.a, product.b) = (a.baseAddress, packed.baseAddress)
+                                product.scales = scales.baseAddress
+                                (product.c, product.c_row) = (c.baseAddress, Int64(cRow))
+                                product.bias = hasBias ? bias.baseAddress : nil
+                                product.activation = activation
+                                product.residual = hasResidual ? residual.baseAddress : nil
+                                product.residual_row = Int64(n + 1)
+                                tk_int8_multiply(&product)
                             }
                         }
                     }
                 }
             }
         }
-        let row = a.count / max((m + 31) / 32 * 32, 1), bRow = b.count / max((n + 31) / 32 * 32, 1)
         var expected = c.map { _ in Self.gap }
         for i in 0..<m {
             for j in 0..<n {
-                let sum = (0..<k).reduce(Int32(0)) { $0 + Int32(a[i * row + $1]) * Int32(b[j * bRow + $1]) }
-                var value = Float(sum) * (bScales[j] * aScales[i])
+                let sum = (0..<k).reduce(Int32(0)) {
+                    let inverse = 1 / scales[j]
+                    let code = Int32((weight[j * k + $1] * inverse).rounded(.toNearestOrEven))
+                    return $0 + (Int32(a[i * row + $1]) - 128) * code
+                }
+                var value = Float(sum) * scales[j]
                 if hasBias { value += bias[j] }
                 if activation == TK_RELU { value = max(value, 0) }
                 if hasResidual { value += residual[i * (n + 1) + j] }
                 expected[i * cRow + j] = value
             }
         }
-        return (Outcome(a: a, aScales: aScales, b: b, bScales: bScales, c: c), expected)
+        return (c, (0..<m).map { Array(a[$0 * row..<$0 * row + k]) }, expected)
     }
+}
 
-    private func quantize(_ x: [Float], stride: Int, rows: Int) -> ([Int8], [Float]) {
-        var q = [Int8](repeating: 99, count: Int(tk_int8_bytes(Int64(rows), Int64(k))))
-        var scales = [Float](repeating: 0, count: rows)
-        tk_int8_quantize(x, Int64(stride), Int64(rows), Int64(k), &q, &scales)
-        return (q, scales)
+/// The definition of codes, one value at a time.
+private func code(_ x: Float, _ q: tk_quantizer) -> Int32 {
+    let greatest = Float(q.greatest)
+    func rounded(_ x: Float) -> Float { x.rounded(.toNearestOrEven) }
+    let fine = x * (1 / q.scale), coarse = x * (1 / (q.scale * Float(1 << q.shift)))
+    let large = Int32(min(max(rounded(coarse), 0), greatest)) << q.shift
+    switch q.kind {
+    case TK_SPLIT_SIGNS: return x < 0 ? Int32(min(max(rounded(fine), -greatest), 0)) : large
+    case TK_SPLIT_SIZES: return rounded(fine) <= greatest ? Int32(max(rounded(fine), 0)) : large
+    default: return Int32(min(max(rounded(fine), -greatest), greatest))
     }
+}
+
+/// Runs `body` on every kernel for 8-bit integers.
+private func forEachKernel(_ body: (String) -> Void) {
+    forEachLevel { body($0) }
+    guard tk_level_is_supported(TK_AVX512) else { return }
+    let before = tk_current_level()
+    _ = tk_select_level(TK_AVX512)
+    tk_avoid_vnni(true)
+    body("avx512 without vnni")
+    tk_avoid_vnni(false)
+    _ = tk_select_level(before)
 }
 
 extension KernelTests {
     @Suite struct ByteProducts {
-        /// Runs `body` on every kernel for 8-bit integers.
-        private func forEachKernel(_ body: (String) -> Void) {
-            forEachLevel { body($0) }
-            guard tk_level_is_supported(TK_AVX512) else { return }
-            let before = tk_current_level()
-            _ = tk_select_level(TK_AVX512)
-            tk_avoid_vnni(true)
-            body("avx512 without vnni")
-            tk_avoid_vnni(false)
-            _ = tk_select_level(before)
-        }
-
         @Test func everyInstructionSetGivesTheExactSums() {
-            var first: [UInt64: Int8Case.Outcome] = [:]
+            var first: [UInt64: [[UInt8]]] = [:]
             forEachKernel { kernel in
                 var random = TestRandom(seed: 3)
                 for seed in 0..<220 as Range<UInt64> {
@@ -97,31 +104,40 @@ extension KernelTests {
                     c.k = random.element(of: [0, 1, 3, 4, 5, 31, 63, 64, 65, 127, 128, 192, 300])
                     (c.hasBias, c.hasResidual) = (random.flag(), random.flag())
                     c.activation = random.element(of: [TK_IDENTITY, TK_RELU])
-                    let (outcome, expected) = c.run(seed: seed)
-                    #expect(outcome.c == expected, "\(kernel) \(c)")
-                    #expect(outcome == first[seed, default: outcome], "\(kernel) \(c)")
-                    first[seed] = outcome
+                    let (found, codes, expected) = c.run(seed: seed)
+                    #expect(found == expected, "\(kernel) \(c)")
+                    #expect(codes == first[seed, default: codes], "\(kernel) \(c)")
+                    first[seed] = codes
                 }
             }
         }
 
-        @Test func quantisedValuesAreWithinHalfAStep() {
+        @Test func codesFollowTheirDefinition() {
             forEachKernel { kernel in
                 var random = TestRandom(seed: 4)
-                var x = random.floats(5 * 77)
-                for i in 0..<77 { (x[77 + i], x[154 + i]) = (0, x[154 + i] * 1e-36) }
-                (x[3 * 77 + 76], x[4 * 77]) = (.nan, -.infinity)
-                var q = [Int8](repeating: 99, count: Int(tk_int8_bytes(5, 77)))
-                var scales = [Float](repeating: 9, count: 5)
-                tk_int8_quantize(x, 77, 5, 77, &q, &scales)
-                let row = q.count / 32
-                for i in 0..<77 {
-                    #expect(abs(Float(q[i]) * scales[0] - x[i]) <= scales[0] * 0.50001, "\(kernel)")
+                for count in [1, 5, 16, 77, 5000] {
+                    for kind in [TK_UNIFORM, TK_SPLIT_SIGNS, TK_SPLIT_SIZES] {
+                        let bits = random.element(of: [4, 5, 6])
+                        var q = tk_quantizer(
+                            kind: kind, greatest: Int32(1 << (bits - 1) - 1),
+                            shift: Int32(random.element(of: [0, 1, 2])),
+                            scale: 0.03)
+                        var x = random.floats(count)
+                        x[0] = random.element(of: [1e30, -1e30, 0, .infinity])
+                        let expected = x.map { code($0, q) }
+                        var bytes = [UInt8](repeating: 0, count: Int(tk_int8_row(Int64(count))))
+                        tk_int8_quantize(x, Int64(count), 1, Int64(count), &q, &bytes)
+                        #expect(bytes[..<count].map { Int32($0) - 128 } == expected, "\(kernel) \(q)")
+                        var rounded = x
+                        tk_round_to_codes(x, &rounded, Int64(count), &q)
+                        #expect(rounded == expected.map { q.scale * Float($0) }, "\(kernel) \(q)")
+                        x[0] = 0.1
+                        tk_round_to_codes(x, &rounded, Int64(count), &q)
+                        let squares = zip(x, rounded).reduce(0.0) { $0 + Double(($1.0 - $1.1) * ($1.0 - $1.1)) }
+                        let found = tk_rounding_error(x, Int64(count), &q)
+                        #expect(abs(found - squares) <= 1e-5 * squares, "\(kernel) \(q)")
+                    }
                 }
-                #expect(q[0..<77].contains { abs($0) == 127 } && q[0..<77].allSatisfy { $0 >= -127 })
-                #expect(q[77..<row].allSatisfy { $0 == 0 } && q[(5 * row)...].allSatisfy { $0 == 0 })
-                #expect(scales[1] == 0 && scales[2] == 0 && q[row..<2 * row].allSatisfy { $0 == 0 })
-                #expect(scales[3].isNaN && scales[4].isNaN)
             }
         }
 
@@ -130,11 +146,12 @@ extension KernelTests {
             forEachKernel { kernel in
                 let (m, n, k) = (200, 420, 5120)
                 let x = [Float](repeating: -3, count: max(m, n) * k)
-                var a = [Int8](repeating: 0, count: Int(tk_int8_bytes(Int64(max(m, n)), Int64(k))))
-                var scales = [Float](repeating: 0, count: max(m, n))
-                tk_int8_quantize(x, Int64(k), Int64(max(m, n)), Int64(k), &a, &scales)
+                var quantizer = tk_quantizer(kind: TK_UNIFORM, greatest: 127, shift: 0, scale: 3.0 / 127)
+                var a = [UInt8](repeating: 0, count: m * Int(tk_int8_row(Int64(k))))
+                tk_int8_quantize(x, Int64(k), Int64(m), Int64(k), &quantizer, &a)
+                let scales = [Float](repeating: 3.0 / 127, count: n)
                 var packed = [Int8](repeating: 0, count: Int(tk_int8_packed_bytes(Int64(n), Int64(k))))
-                packed.withUnsafeMutableBytes { tk_int8_pack(a, Int64(n), Int64(k), $0.baseAddress) }
+                packed.withUnsafeMutableBytes { tk_int8_pack(x, Int64(n), Int64(k), scales, $0.baseAddress) }
                 let result = sameForAnyThreadCount {
                     var c = [Float](repeating: 0, count: m * n)
                     c.withUnsafeMutableBufferPointer { c in
@@ -143,8 +160,8 @@ extension KernelTests {
                                 packed.withUnsafeBytes { packed in
                                     var product = tk_int8_product()
                                     (product.m, product.n, product.k) = (Int64(m), Int64(n), Int64(k))
-                                    (product.a, product.a_scales) = (a.baseAddress, scales.baseAddress)
-                                    (product.b, product.b_scales) = (packed.baseAddress, scales.baseAddress)
+                                    (product.a, product.b) = (a.baseAddress, packed.baseAddress)
+                                    product.scales = scales.baseAddress
                                     (product.c, product.c_row) = (c.baseAddress, Int64(n))
                                     tk_int8_multiply(&product)
                                 }
@@ -153,8 +170,86 @@ extension KernelTests {
                     }
                     return c
                 }
-                let exact = Float(Int32(k) * 127 * 127) * (scales[0] * scales[0])
-                #expect(result.allSatisfy { $0 == exact }, "\(kernel)")
+                #expect(result.allSatisfy { $0 == Float(Int32(k) * 127 * 127) * scales[0] }, "\(kernel)")
+            }
+        }
+
+        /// Both products in whole numbers, with strides, windows and a shared bias, against the definition.
+        @Test func attentionInCodes() {
+            let (batch, heads, queries, keys, size, valueSize) = (2, 3, 101, 37, 20, 36)
+            var random = TestRandom(seed: 5)
+            let q = random.floats(batch * queries * heads * size), k = random.floats(batch * keys * heads * size)
+            let v = random.floats(batch * keys * heads * valueSize), bias = random.floats(heads * queries * keys)
+            func quantizer(_ kind: tk_code_kind, _ scale: Float, _ shift: Int32 = 0) -> tk_quantizer {
+                tk_quantizer(kind: kind, greatest: 31, shift: shift, scale: scale)
+            }
+            let quantizers = (
+                q: quantizer(TK_UNIFORM, 0.05), k: quantizer(TK_UNIFORM, 0.04), v: quantizer(TK_UNIFORM, 0.06),
+                weights: quantizer(TK_SPLIT_SIZES, 0.004, 2)
+            )
+            func rounded(_ x: Float, _ q: tk_quantizer) -> Float { q.scale * Float(code(x, q)) }
+            var expected = [Float](repeating: 0, count: batch * queries * heads * valueSize)
+            for image in 0..<batch {
+                for head in 0..<heads {
+                    for i in 0..<queries {
+                        var scores = (0..<keys).map { j in
+                            (0..<size).reduce(Float(0)) {
+                                $0 + rounded(q[((image * queries + i) * heads + head) * size + $1], quantizers.q)
+                                    * rounded(k[((image * keys + j) * heads + head) * size + $1], quantizers.k)
+                            } * 0.3 + bias[(head * queries + i) * keys + j]
+                        }
+                        let top = scores.max()!
+                        scores = scores.map { Float(exp(Double($0 - top))) }
+                        let sum = scores.reduce(0, +)
+                        for c in 0..<valueSize {
+                            expected[((image * queries + i) * heads + head) * valueSize + c] = (0..<keys).reduce(0) {
+                                $0 + rounded(scores[$1] / sum, quantizers.weights)
+                                    * rounded(v[((image * keys + $1) * heads + head) * valueSize + c], quantizers.v)
+                            }
+                        }
+                    }
+                }
+            }
+            forEachKernel { kernel in
+                let result = sameForAnyThreadCount {
+                    var out = [Float](repeating: 0, count: expected.count)
+                    q.withUnsafeBufferPointer { q in
+                        k.withUnsafeBufferPointer { k in
+                            v.withUnsafeBufferPointer { v in
+                                bias.withUnsafeBufferPointer { bias in
+                                    out.withUnsafeMutableBufferPointer { out in
+                                        var a = tk_attention()
+                                        (a.batch, a.heads) = (Int64(batch), Int64(heads))
+                                        (a.queries, a.keys) = (Int64(queries), Int64(keys))
+                                        (a.head_size, a.value_size) = (Int64(size), Int64(valueSize))
+                                        func strides(_ tokens: Int, _ size: Int) -> tk_strides {
+                                            tk_strides(
+                                                row: Int64(heads * size), head: Int64(size),
+                                                batch: Int64(tokens * heads * size))
+                                        }
+                                        (a.q, a.q_strides) = (q.baseAddress, strides(queries, size))
+                                        (a.k, a.k_strides) = (k.baseAddress, strides(keys, size))
+                                        (a.v, a.v_strides) = (v.baseAddress, strides(keys, valueSize))
+                                        (a.out, a.out_strides) = (out.baseAddress, strides(queries, valueSize))
+                                        a.bias = bias.baseAddress
+                                        a.bias_strides = tk_strides(
+                                            row: Int64(keys), head: Int64(queries * keys), batch: 0)
+                                        a.scale = 0.3
+                                        var codes = tk_int8_attention(
+                                            attention: a, q: quantizers.q, k: quantizers.k, v: quantizers.v,
+                                            weights: quantizers.weights)
+                                        tk_int8_attention_forward(&codes)
+                                    }
+                                }
+                            }
+                        }
+                    }
+                    return out
+                }
+                // A weight at a tie may fall to either side: one step of the coarse region times a value.
+                let differences = zip(result, expected).map { abs($0 - $1) }
+                #expect(differences.max()! <= 0.05, "\(kernel)")
+                #expect(differences.filter { $0 > 1e-4 }.count * 100 <= expected.count, "\(kernel)")
             }
         }
     }

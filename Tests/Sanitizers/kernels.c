@@ -56,20 +56,23 @@ static void multiply_large(int64_t m, int64_t n, int64_t k, tk_precision precisi
 
 static void multiply_bytes(void) {
     const int64_t m = below(70), n = below(70), k = below(200);
-    float *x = numbers(m * k), *w = numbers(n * k), *c = numbers(m * n), *bias = numbers(n);
-    float *a_scales = numbers(m), *b_scales = numbers(n);
-    int8_t *a = malloc((size_t)tk_int8_bytes(m, k)), *b = malloc((size_t)tk_int8_bytes(n, k));
+    float *x = numbers(m * k), *w = numbers(n * k), *c = numbers(m * n), *bias = numbers(n), *scales = numbers(n);
+    uint8_t *a = malloc((size_t)(m * tk_int8_row(k)));
     void *packed = malloc((size_t)tk_int8_packed_bytes(n, k));
-    tk_int8_quantize(x, k, m, k, a, a_scales);
-    tk_int8_quantize(w, k, n, k, b, b_scales);
-    tk_int8_pack(b, n, k, packed);
+    const tk_quantizer quantizer = {
+        .kind = (tk_code_kind)below(3), .greatest = 7, .shift = (int32_t)below(4), .scale = 0.05f,
+    };
+    tk_int8_quantize(x, k, m, k, &quantizer, a);
+    tk_round_to_codes(x, x, m * k, &quantizer);
+    tk_int8_row_scales(w, n, k, 127, scales);
+    tk_int8_pack(w, n, k, scales, packed);
     const tk_int8_product p = {
-        .m = m, .n = n, .k = k, .a = a, .a_scales = a_scales, .b = packed, .b_scales = b_scales, .c = c, .c_row = n,
-        .bias = bias, .activation = TK_GELU,
+        .m = m, .n = n, .k = k, .a = a, .b = packed, .scales = scales, .c = c, .c_row = n, .bias = bias,
+        .activation = TK_GELU,
     };
     tk_int8_multiply(&p);
-    void *operands[] = {x, w, c, bias, a_scales, b_scales, a, b, packed};
-    for (int i = 0; i < 9; i++) free(operands[i]);
+    void *operands[] = {x, w, c, bias, scales, a, packed};
+    for (int i = 0; i < 7; i++) free(operands[i]);
 }
 
 static void convolve(void) {

@@ -9,6 +9,7 @@
 #include "tk_memory.h"
 #include "tk_product.h"
 #include "tk_int8.h"
+#include "tk_int8_attention.h"
 #include "tk_attention.h"
 #include "tk_convolution.h"
 #include "tk_deformable.h"

@@ -7,6 +7,7 @@
 #include "tk_attention.h"
 #include "tk_convolution.h"
 #include "tk_elementwise.h"
+#include "tk_int8_attention.h"
 
 typedef enum { TK_ARENA, TK_CONSTANT, TK_INPUT, TK_OUTPUT } tk_space;
 
@@ -33,6 +34,12 @@ typedef struct {
     const float *bias;                          // [columns] or NULL
     tk_activation activation;
     tk_precision precision;
+    bool is_quantized;                          // computed in 8-bit codes of both operands; then a_is_codes and:
+    bool a_is_codes;                            // a holds codes already, in rows as tk_int8_quantize writes them
+    tk_quantizer a_quantizer;                   // otherwise makes them, after the norm
+    const float *weight_scales, *scales;        // [columns]: of the weight's codes, and of the products of codes
+    bool c_is_codes;                            // of a quantised product: c gets codes for the next product
+    tk_quantizer c_quantizer;
 } tk_product_step;
 
 /// A product of two values, such as a weighted mean of tokens; strides as in tk_product.
@@ -46,6 +53,13 @@ typedef struct {
     bool has_bias;
     tk_place q, k, v, bias, out;
 } tk_attention_step;
+
+/// The same with the products in 8-bit codes.
+typedef struct {
+    tk_int8_attention shape;
+    bool has_bias;
+    tk_place q, k, v, bias, out;
+} tk_int8_attention_step;
 
 typedef struct {
     int64_t rows, columns;
@@ -115,8 +129,8 @@ typedef struct {
 } tk_call_step;
 
 typedef enum {
-    TK_STEP_PRODUCT, TK_STEP_MATRIX, TK_STEP_ATTENTION, TK_STEP_NORM, TK_STEP_COPY, TK_STEP_CHAIN, TK_STEP_SOFTMAX,
-    TK_STEP_SUM, TK_STEP_MAX_POOL, TK_STEP_CONVOLUTION, TK_STEP_PERMUTE, TK_STEP_CALL
+    TK_STEP_PRODUCT, TK_STEP_MATRIX, TK_STEP_ATTENTION, TK_STEP_INT8_ATTENTION, TK_STEP_NORM, TK_STEP_COPY,
+    TK_STEP_CHAIN, TK_STEP_SOFTMAX, TK_STEP_SUM, TK_STEP_MAX_POOL, TK_STEP_CONVOLUTION, TK_STEP_PERMUTE, TK_STEP_CALL
 } tk_step_kind;
 
 typedef struct {
@@ -125,6 +139,7 @@ typedef struct {
         tk_product_step product;
         tk_matrix_step matrix;
         tk_attention_step attention;
+        tk_int8_attention_step int8_attention;
         tk_norm_step norm;
         tk_copy_step copy;
         tk_chain_step chain;
@@ -161,7 +176,7 @@ typedef struct {
 } tk_program_run;
 
 /// Floats that a packed weight takes.
-int64_t tk_packed_size(tk_precision precision, int64_t columns, int64_t depth);
+int64_t tk_packed_size(const tk_product_step *product);
 
 /// Packs the weights of all products, on all threads.
 void tk_program_pack(const tk_program *program);

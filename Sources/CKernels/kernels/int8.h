@@ -1,57 +1,183 @@
-// Products of 8-bit integers, once a kernel for one block has been chosen: multiply_int8_panel of int8_vectors.h or of
-// tiles.h, 32 rows by a panel into sums[32][TK_INT8_PANEL].
+// Products of 8-bit integers, once a kernel for a few rows has been chosen: multiply_int8_rows of int8_vectors.h or of
+// tiles.h, INT8_ROWS rows by at most INT8_PANELS panels into sums[INT8_PANELS][INT8_ROWS][TK_INT8_PANEL].
 
-typedef int8_t vbytes __attribute__((ext_vector_type(TK_WIDTH)));
+typedef uint8_t vbytes __attribute__((ext_vector_type(TK_WIDTH)));
 
-/// Rounds to nearest, ties to even. Each step is a statement of its own, so that no instruction set fuses two of them.
-static float TK_KERNEL(quantize_row)(const float *x, int64_t count, int8_t *q) {
-    // As integers, the bits of a NaN are greater than those of any number.
-    vint greatest = 0;
-    for (int64_t i = 0; i < count; i += TK_WIDTH) {
-        const vint bits = vbits(load_up_to(x + i, count - i)) & 0x7FFFFFFF;
-        greatest = bits > greatest ? bits : greatest;
-    }
-    int32_t bits = 0;
-    for (int i = 0; i < TK_WIDTH; i++) bits = greatest[i] > bits ? greatest[i] : bits;
-    float magnitude;
-    memcpy(&magnitude, &bits, sizeof magnitude);
-    if (!(magnitude >= 1e-30f && magnitude < INFINITY)) {       // zero as well, which has no inverse
-        memset(q, 0, (size_t)count);
-        return magnitude < INFINITY ? 0 : NAN;
-    }
-    const float inverse = 127 / magnitude, rounding = 0x1.8p23f;
-    for (int64_t i = 0; i < count; i += TK_WIDTH) {
-        const vfloat scaled = load_up_to(x + i, count - i) * inverse;
-        const vfloat shifted = scaled + rounding;
-        const vbytes bytes = __builtin_convertvector(vbits(shifted), vbytes);
-        memcpy(q + i, &bytes, (size_t)(count - i < TK_WIDTH ? count - i : TK_WIDTH));
-    }
-    return magnitude / 127;
+/// What a quantizer multiplies by: the same in plans and where they are simulated.
+typedef struct {
+    float inverse_fine, inverse_coarse, greatest;
+    int shift;
+} code_factors;
+
+TK_INLINE code_factors factors_of(const tk_quantizer *q) {
+    return (code_factors){1 / q->scale, 1 / (q->scale * (float)(1 << q->shift)), (float)q->greatest, q->shift};
 }
 
-static void TK_KERNEL(multiply_int8)(const tk_int8_block *t) {
+/// To the nearest, ties to even; numbers must be small. Each step is a statement of its own, so that no instruction set
+/// fuses two of them.
+TK_INLINE vint rounded(vfloat x) {
+    const float rounding = 0x1.8p23f;
+    const vfloat shifted = x + rounding;
+    return vbits(shifted) - 0x4B400000;             // the bits of `rounding`
+}
+
+TK_INLINE vint codes_of(tk_code_kind kind, code_factors f, vfloat x) {
+    const vfloat fine = x * f.inverse_fine;
+    if (kind == TK_UNIFORM) return rounded(clamp(fine, -f.greatest, f.greatest));
+    const vfloat coarse = x * f.inverse_coarse;
+    const vint large = rounded(clamp(coarse, 0, f.greatest)) << f.shift;
+    if (kind == TK_SPLIT_SIGNS) return x < 0.0f ? rounded(clamp(fine, -f.greatest, 0)) : large;
+    const vint small = rounded(clamp(fine, 0, f.greatest + 1));
+    return small <= (int32_t)f.greatest ? small : large;
+}
+
+/// Runs the statement with `kind` a constant.
+#define TK_FOR_KIND(value, statement)                                                                                  \
+    switch (value) {                                                                                                   \
+    case TK_UNIFORM: { const tk_code_kind kind = TK_UNIFORM; statement; break; }                                       \
+    case TK_SPLIT_SIGNS: { const tk_code_kind kind = TK_SPLIT_SIGNS; statement; break; }                               \
+    case TK_SPLIT_SIZES: { const tk_code_kind kind = TK_SPLIT_SIZES; statement; break; }                               \
+    }
+
+TK_INLINE void quantize_kind(tk_code_kind kind, code_factors f, const float *x, int64_t count, uint8_t *codes) {
+    int64_t i = 0;
+    for (; i + TK_WIDTH <= count; i += TK_WIDTH) {
+        const vbytes bytes = __builtin_convertvector(codes_of(kind, f, load(x + i)) + TK_INT8_OFFSET, vbytes);
+        memcpy(codes + i, &bytes, sizeof bytes);
+    }
+    if (i == count) return;
+    const vbytes bytes = __builtin_convertvector(codes_of(kind, f, load_first(x + i, count - i)) + TK_INT8_OFFSET,
+                                                 vbytes);
+    memcpy(codes + i, &bytes, (size_t)(count - i));
+}
+
+static void TK_KERNEL(quantize_range)(const float *x, int64_t count, const tk_quantizer *q, uint8_t *codes) {
+    const code_factors f = factors_of(q);
+    TK_FOR_KIND(q->kind, quantize_kind(kind, f, x, count, codes))
+}
+
+TK_INLINE double round_kind(tk_code_kind kind, code_factors f, float scale, const float *x, float *y, int64_t count) {
+    enum { piece = 1 << 12 };                       // summed in single precision
+    double error = 0;
+    for (int64_t first = 0; first < count; first += piece) {
+        const int64_t end = count - first < piece ? count : first + piece;
+        vfloat squares = 0;
+        for (int64_t i = first; i < end; i += TK_WIDTH) {
+            const vfloat v = load_up_to(x + i, end - i);
+            const vfloat rounded = __builtin_convertvector(codes_of(kind, f, v), vfloat) * scale;
+            const vfloat difference = rounded - v;
+            squares += difference * difference;
+            if (y) store_up_to(y + i, rounded, end - i);
+        }
+        error += vsum(squares);
+    }
+    return error;
+}
+
+static double TK_KERNEL(round_range)(const float *x, float *y, int64_t count, const tk_quantizer *q) {
+    const code_factors f = factors_of(q);
+    double error = 0;
+    TK_FOR_KIND(q->kind, error = round_kind(kind, f, q->scale, x, y, count))
+    return error;
+}
+
+/// Four values of each of TK_WIDTH columns, one after the other, as the dwords of a panel.
+TK_INLINE vint quads_of_rows(vint a, vint b, vint c, vint d) {
+    return (a & 255) | (b & 255) << 8 | (c & 255) << 16 | d << 24;
+}
+
+TK_INLINE vint sums_of_quads(vint quads) {
+    return (quads << 24 >> 24) + (quads << 16 >> 24) + (quads << 8 >> 24) + (quads >> 24);
+}
+
+static void TK_KERNEL(pack_values)(const float *x, int64_t row, bool is_transposed, int64_t count, int64_t k,
+                                   const tk_quantizer *q, int8_t *panel, int32_t *sums) {
     enum { width = TK_INT8_PANEL };
-    _Alignas(64) int32_t sums[TK_INT8_ROWS * width];
-    _Alignas(64) float tile[TK_INT8_ROWS * width];
-    const tile_end end = {.finishes = true};
-    begin_int8();
-    for (int64_t panel = 0; panel < t->panels; panel++) {
-        const int64_t column = panel * width, columns = t->end.n - column < width ? t->end.n - column : width;
-        multiply_int8_panel(t, t->b + column * t->depth, sums);
-        float scales[width] = {0};
-        memcpy(scales, t->b_scales + column, (size_t)columns * sizeof(float));
+    const code_factors f = factors_of(q);
+    const int64_t depth = tk_int8_depth(k);
+    if (is_transposed) {                            // k rows: four of them at a time become quads
         for (int64_t j = 0; j < width; j += TK_WIDTH) {
-            vint too_much;
-            memcpy(&too_much, t->b_sums + column + j, sizeof too_much);
-            too_much *= INT8_OFFSET;
-            for (int64_t i = 0; i < t->rows; i++) {
-                vint sum;
-                memcpy(&sum, sums + i * width + j, sizeof sum);
-                const vfloat scale = load(scales + j) * t->a_scales[i];
-                store(tile + i * width + j, __builtin_convertvector(sum - too_much, vfloat) * scale);
+            vint sum = 0;
+            for (int64_t p = 0; p < depth; p += 4) {
+                vint values[4];
+                for (int64_t i = 0; i < 4; i++) {
+                    values[i] = 0;
+                    if (p + i < k && j < count)
+                        values[i] = codes_of(TK_UNIFORM, f, load_up_to(x + (p + i) * row + j, count - j));
+                }
+                const vint quads = quads_of_rows(values[0], values[1], values[2], values[3]);
+                memcpy(panel + p * width + 4 * j, &quads, sizeof quads);
+                sum += sums_of_quads(quads);
+            }
+            sum *= TK_INT8_OFFSET;
+            memcpy(sums + j, &sum, sizeof sum);
+        }
+        return;
+    }
+    uint8_t bytes[1 << 8];
+    memset(sums, 0, sizeof(int32_t[TK_INT8_PANEL]));
+    for (int64_t first = 0; first < depth; first += (int64_t)sizeof bytes) {
+        const int64_t end = depth - first < (int64_t)sizeof bytes ? depth : first + (int64_t)sizeof bytes;
+        for (int64_t j = 0; j < width; j++) {
+            const int64_t values = j < count && first < k ? (k < end ? k : end) - first : 0;
+            if (values > 0) TK_KERNEL(quantize_range)(x + j * row + first, values, q, bytes);
+            memset(bytes + values, TK_INT8_OFFSET, (size_t)(end - first - values));
+            int32_t sum = 0;
+            for (int64_t p = 0; p < values; p++) sum += bytes[p] - TK_INT8_OFFSET;
+            sums[j] += sum * TK_INT8_OFFSET;
+            for (int64_t p = 0; p < end - first; p += 4) {
+                int32_t four;
+                memcpy(&four, bytes + p, sizeof four);
+                four ^= (int32_t)0x80808080;
+                memcpy(panel + (first + p) * width + 4 * j, &four, sizeof four);
             }
         }
-        store_tile(&t->end, end, tile, width, 0, t->rows, column, columns);
+    }
+}
+
+/// From sums of codes to the result.
+TK_INLINE void finish_int8(const tk_int8_block *t, const int32_t *sums, int64_t row, int64_t rows, int64_t column) {
+    enum { width = TK_INT8_PANEL };
+    _Alignas(64) float tile[INT8_ROWS * width];
+    const int64_t columns = t->end.n - column < width ? t->end.n - column : width;
+    for (int64_t j = 0; j < width; j += TK_WIDTH) {
+        vint too_much;
+        memcpy(&too_much, t->b_sums + column + j, sizeof too_much);
+        const vfloat scale = j < columns ? load_up_to(t->scales + column + j, columns - j) : (vfloat)0.0f;
+        for (int64_t i = 0; i < rows; i++) {
+            vint sum;
+            memcpy(&sum, sums + i * width + j, sizeof sum);
+            store(tile + i * width + j, __builtin_convertvector(sum - too_much, vfloat) * scale);
+        }
+    }
+    const tile_end end = {.finishes = true};
+    if (!t->codes) {
+        store_tile(&t->end, end, tile, width, row, rows, column, columns);
+        return;
+    }
+    tk_block local = {.c = tile, .c_row = width, .activation = t->end.activation};
+    if (t->end.bias) local.bias = t->end.bias + column;
+    if (t->end.residual) local.residual = t->end.residual + row * t->end.residual_row + column;
+    local.residual_row = t->end.residual_row;
+    store_tile(&local, end, tile, width, 0, rows, 0, columns);
+    for (int64_t i = 0; i < rows; i++)
+        TK_KERNEL(quantize_range)(tile + i * width, columns, t->quantizer, t->codes + (row + i) * t->codes_row + column);
+}
+
+/// Panels stay in the first cache while all rows meet them.
+static void TK_KERNEL(multiply_int8)(const tk_int8_block *t) {
+    enum { panel_sums = INT8_ROWS * TK_INT8_PANEL };
+    _Alignas(64) int32_t sums[INT8_PANELS * panel_sums];
+    begin_int8();
+    for (int64_t panel = 0; panel < t->panels; panel += INT8_PANELS) {
+        const int64_t panels = t->panels - panel < INT8_PANELS ? t->panels - panel : INT8_PANELS;
+        const int8_t *b = t->b + panel * TK_INT8_PANEL * tk_int8_depth(t->k);
+        for (int64_t row = 0; row < t->rows; row += INT8_ROWS) {
+            const int64_t rows = t->rows - row < INT8_ROWS ? t->rows - row : INT8_ROWS;
+            multiply_int8_rows(t, row, rows, panels, b, sums);
+            for (int64_t i = 0; i < panels; i++)
+                finish_int8(t, sums + i * panel_sums, row, rows, (panel + i) * TK_INT8_PANEL);
+        }
     }
     end_int8();
 }

@@ -1,43 +1,57 @@
-// Products of 8-bit integers on vectors. A level gives the operation: INT8_OFFSET, what it adds to each value of the
-// left operand; `quads`, four values in each lane, prepared by left_quads and right_quads; and dot_quads.
+// Products of 8-bit integers on vectors. A level gives the operation: `quads`, four values in each lane, prepared by
+// left_quads from bytes without signs and by right_quads from bytes with signs; and dot_quads.
+
+enum {
+    INT8_ROWS = TK_WIDTH == 16 ? 6 : 4,
+    INT8_PANELS = TK_WIDTH == 16 ? 2 : 1,       // at a time: 24 sums in registers
+};
 
 TK_INLINE void begin_int8(void) {}
 TK_INLINE void end_int8(void) {}
 
-/// Some vectors of a panel, as many sums as registers hold.
-TK_INLINE void multiply_int8_columns(const int rows, const int8_t *a, int64_t a_row, const int8_t *b, int64_t depth,
-                                     int32_t *sums) {
-    enum { most_rows = 8, columns = 2 };
-    vint s[most_rows][columns];
+/// Some vectors of a panel, or both of two panels.
+TK_INLINE void multiply_int8_columns(const int columns, const uint8_t *const a[INT8_ROWS], const int8_t *b,
+                                     int64_t panel, int64_t k, int32_t *sums) {
+    vint s[INT8_ROWS][4];
 #pragma clang loop unroll(full)
-    for (int i = 0; i < rows; i++) s[i][0] = s[i][1] = 0;
-    for (int64_t k = 0; k < depth; k += 4) {
-        quads right[columns];
+    for (int i = 0; i < INT8_ROWS; i++)
+#pragma clang loop unroll(full)
+        for (int j = 0; j < columns; j++) s[i][j] = 0;
+    for (int64_t p = 0; p < k; p += 4) {
+        quads right[4];
 #pragma clang loop unroll(full)
         for (int j = 0; j < columns; j++) {
             vint four;
-            memcpy(&four, b + k * TK_INT8_PANEL + j * 4 * TK_WIDTH, sizeof four);
+            memcpy(&four, b + j / 2 * panel + p * TK_INT8_PANEL + j % 2 * 4 * TK_WIDTH, sizeof four);
             right[j] = right_quads(four);
         }
 #pragma clang loop unroll(full)
-        for (int i = 0; i < rows; i++) {
+        for (int i = 0; i < INT8_ROWS; i++) {
             int32_t four;
-            memcpy(&four, a + i * a_row + k, sizeof four);
-            const quads left = left_quads(four);
+            memcpy(&four, a[i] + p, sizeof four);
+            const quads left = left_quads((vint)four);
 #pragma clang loop unroll(full)
             for (int j = 0; j < columns; j++) s[i][j] = dot_quads(s[i][j], left, right[j]);
         }
     }
 #pragma clang loop unroll(full)
-    for (int i = 0; i < rows; i++) memcpy(sums + i * TK_INT8_PANEL, s[i], sizeof s[i]);
+    for (int i = 0; i < INT8_ROWS; i++)
+#pragma clang loop unroll(full)
+        for (int j = 0; j < columns; j++)
+            memcpy(sums + (j / 2 * INT8_ROWS + i) * TK_INT8_PANEL + j % 2 * TK_WIDTH, &s[i][j], sizeof s[i][j]);
 }
 
-TK_INLINE void multiply_int8_panel(const tk_int8_block *t, const int8_t *b, int32_t *sums) {
-    enum { rows = TK_WIDTH == 16 ? 8 : 4 };
-    for (int64_t i = 0; i < t->rows; i += rows)
-        for (int64_t j = 0; j < TK_INT8_PANEL; j += 2 * TK_WIDTH)
-            multiply_int8_columns(rows, t->a + i * t->a_row, t->a_row, b + 4 * j, t->depth,
-                                  sums + i * TK_INT8_PANEL + j);
+TK_INLINE void multiply_int8_rows(const tk_int8_block *t, int64_t row, int64_t rows, int64_t panels, const int8_t *b,
+                                  int32_t *sums) {
+    const uint8_t *a[INT8_ROWS];                    // beyond the last row: the last, whose copies are not used
+    for (int64_t i = 0; i < INT8_ROWS; i++) a[i] = t->a + (row + (i < rows ? i : rows - 1)) * t->a_row;
+    const int64_t panel = TK_INT8_PANEL * tk_int8_depth(t->k);
+    if (panels > 1) {
+        multiply_int8_columns(4, a, b, panel, t->k, sums);
+        return;
+    }
+    for (int64_t j = 0; j < TK_INT8_PANEL; j += 2 * TK_WIDTH)
+        multiply_int8_columns(2, a, b + 4 * j, panel, t->k, sums + j);
 }
 
 #include "int8.h"

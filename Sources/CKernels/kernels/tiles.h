@@ -202,31 +202,41 @@ TK_INLINE void tiles_block(const int parts, const tk_block *t, float *scratch) {
 }
 
 // 8-bit integers: the same tiles, of rows of 64 values and of quads of k.
-enum { INT8_OFFSET = 0 };
+enum { INT8_ROWS = ROWS, INT8_PANELS = 1 };
 
 TK_INLINE void begin_int8(void) { tile_configure(); }
 TK_INLINE void end_int8(void) { tile_release(); }
 
-TK_INLINE void multiply_int8_panel(const tk_int8_block *t, const int8_t *b, int32_t *sums) {
+/// Rows that are too few for the tiles are read from a copy: what lies behind them is not ours.
+TK_INLINE void multiply_int8_rows(const tk_int8_block *t, int64_t row, int64_t rows, int64_t panels, const int8_t *b,
+                                  int32_t *sums) {
+    (void)panels;
     enum { b_row = 4 * TK_INT8_PANEL, sums_row = TK_INT8_PANEL * sizeof(int32_t) };
-    const int8_t *lower = t->a + TILE * t->a_row;
+    _Alignas(64) uint8_t copy[ROWS * TK_INT8_STEP];
+    const int64_t depth = tk_int8_depth(t->k);
+    const bool is_half = rows <= TILE, is_whole = rows == ROWS || rows == TILE;
     tile_zero(0);
     tile_zero(1);
     tile_zero(2);
     tile_zero(3);
-    for (int64_t k = 0; k < t->depth; k += TK_INT8_STEP) {
-        tile_load(4, t->a + k, t->a_row);
+    for (int64_t k = 0; k < depth; k += TK_INT8_STEP) {
+        const uint8_t *a = t->a + row * t->a_row + k;
+        for (int64_t i = 0; i < rows && !is_whole; i++) memcpy(copy + i * TK_INT8_STEP, a + i * t->a_row, TK_INT8_STEP);
+        if (!is_whole) a = copy;
+        const int64_t a_row = is_whole ? t->a_row : TK_INT8_STEP;
+        tile_load(4, a, a_row);
         tile_load(6, b + k * TK_INT8_PANEL, b_row);
         tile_dot_int8(0, 4, 6);
         tile_load(7, b + k * TK_INT8_PANEL + 4 * TILE, b_row);
         tile_dot_int8(1, 4, 7);
-        if (t->rows <= TILE) continue;
-        tile_load(5, lower + k, t->a_row);
+        if (is_half) continue;
+        tile_load(5, a + TILE * a_row, a_row);
         tile_dot_int8(2, 5, 6);
         tile_dot_int8(3, 5, 7);
     }
     tile_store(0, sums, sums_row);
     tile_store(1, sums + TILE, sums_row);
+    if (is_half) return;
     tile_store(2, sums + TILE * TK_INT8_PANEL, sums_row);
     tile_store(3, sums + TILE * TK_INT8_PANEL + TILE, sums_row);
 }

@@ -46,7 +46,8 @@ TK_INLINE void tile_dot_int8(int sums, int a, int b) {
     for (int i = 0; i < 16; i++)
         for (int j = 0; j < 16; j++)
             for (int k = 0; k < 16; k++) {
-                int8_t x[4], y[4];
+                uint8_t x[4];
+                int8_t y[4];
                 memcpy(x, &tiles[a][i][k], 4);
                 memcpy(y, &tiles[b][k][j], 4);
                 for (int q = 0; q < 4; q++) tiles[sums][i][j] += (uint32_t)(x[q] * y[q]);

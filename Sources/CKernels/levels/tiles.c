@@ -31,7 +31,7 @@ TK_INLINE void tile_configure(void) {
 #define tile_load(tile, from, row_bytes) _tile_loadd(tile, from, row_bytes)
 #define tile_store(tile, to, row_bytes) _tile_stored(tile, to, row_bytes)
 #define tile_dot(sums, a, b) _tile_dpbf16ps(sums, a, b)
-#define tile_dot_int8(sums, a, b) _tile_dpbssd(sums, a, b)
+#define tile_dot_int8(sums, a, b) _tile_dpbusd(sums, a, b)
 
 #include "../kernels/tiles.h"
 #pragma clang attribute pop

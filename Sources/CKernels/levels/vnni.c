@@ -11,11 +11,9 @@
 #include "../kernels/activation.h"
 #include "../kernels/epilogue.h"
 
-enum { INT8_OFFSET = 128 };
-
 typedef vint quads;
 
-TK_INLINE quads left_quads(int32_t four) { return (vint)(four ^ (int32_t)0x80808080); }
+TK_INLINE quads left_quads(vint four) { return four; }
 TK_INLINE quads right_quads(vint four) { return four; }
 TK_INLINE vint dot_quads(vint sums, quads a, quads b) {
     return (vint)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)a, (__m512i)b);

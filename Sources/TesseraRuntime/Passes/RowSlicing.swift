@@ -17,11 +17,19 @@ extension Graph {
         for (index, node) in nodes.enumerated() {
             guard let slice = node.operation as? Slice, slice.axis == 1, shape(node.output).rank == 3,
                 uses[node.inputs[0]] == 1, let producer = producers[node.inputs[0]],
-                nodes[producer].operation is Attention || !rowOperands(nodes[producer]).isEmpty
+                canSlice(nodes[producer]) || !rowOperands(nodes[producer]).isEmpty
             else { continue }
             return (index, producer)
         }
         return nil
+    }
+
+    /// Whether a node is an attention of all queries.
+    private func canSlice(_ node: Node) -> Bool {
+        if let queries = node.operation as? QueryAttention {
+            return queries.queries.count == queries.attention.shape(node.inputs.map(shape))[1]
+        }
+        return node.operation is Attention
     }
 
     private mutating func moveSlice(_ index: Int, before producer: Int) {
@@ -29,7 +37,10 @@ extension Graph {
         let slice = node.operation as! Slice
         var moved = [Node(operation: old.operation, inputs: old.inputs, output: node.output)]
         if let attention = old.operation as? Attention {
-            moved[0].operation = QueryAttention(attention: attention, queries: slice.range)
+            moved[0].operation = QueryAttention(attention: attention, queries: slice.range, quantization: nil)
+        } else if let whole = old.operation as? QueryAttention {
+            moved[0].operation = QueryAttention(
+                attention: whole.attention, queries: slice.range, quantization: whole.quantization)
         }
         for operand in rowOperands(old) {
             let part = addValue(shape(old.inputs[operand]).replacing(1, with: slice.range.count))
@@ -72,16 +83,26 @@ extension Graph {
     }
 }
 
-/// Attention of some of the queries only.
+/// Attention of some of the queries only, or with operands in codes.
 struct QueryAttention: Operation {
     static let name = "attention"
     let attention: Attention
     let queries: Range<Int>
+    let quantization: Quantization.Attention?
 
     func shape(_ inputs: [Shape]) -> Shape { attention.shape(inputs).replacing(1, with: queries.count) }
 
     func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
-        attention.evaluate(inputs).sliced(axis: 1, from: queries.lowerBound, to: queries.upperBound)
+        whole(inputs).sliced(axis: 1, from: queries.lowerBound, to: queries.upperBound)
+    }
+
+    private func whole(_ inputs: [Tensor]) -> Tensor {
+        guard let quantization else { return attention.evaluate(inputs) }
+        let parts = attention.operands(inputs)
+        let weights = attention.weights(
+            q: quantization.q.rounded(parts[0]), k: quantization.k.rounded(parts[1]),
+            bias: attention.hasBias ? inputs.last : nil)
+        return attention.mean(of: quantization.v.rounded(parts[2]), weights: quantization.weights.rounded(weights))
     }
 
     func backward(_ context: BackwardContext) -> [Tensor?] {
