@@ -240,6 +240,76 @@ import Testing
         }
     }
 
+    static func trainer(_ form: BootstrappingOptions.Form, sharpness: Double?) throws -> Trainer {
+        let model = try LocalityGuidanceTests.model(
+            "bootstrapped_vit_small_c100",
+            #"""
+            {"img_size": 12, "patch_size": 4, "image_channels": 1, "embed_dim": 24, "num_encoder_layers": 2,
+             "num_heads": 6, "dim_feedforward": 24, "dropout": 0.1, "num_classes": 3, "mlp_bias_std": 1e-6}
+            """#)
+        var options = TrainerTests.options
+        (options.method, options.bootstrapping.form) = ("bootstrapping", form)
+        (options.epochs, options.sharpnessRadius) = (2, sharpness)
+        return Trainer(
+            try MethodSetup.make(model, side: 12, channels: 1, options).objective(), source: Bars(), options: options)
+    }
+
+    /// Stops amid the second epoch and goes on in a new trainer from copies of the checkpoint: the same bits.
+    @Test(arguments: [(BootstrappingOptions.Form.joint, nil), (.shared, 0.05)] as [(_, Double?)])
+    func resumingEqualsNeverStopping(_ form: BootstrappingOptions.Form, _ sharpness: Double?) throws {
+        func run(_ trainer: Trainer, steps: Int) throws {
+            _ = try trainer.run(
+                evaluate: { (1, 0.5) }, shouldStop: { trainer.state.update == steps }, report: { _ in })
+        }
+        func copies(_ tensors: [(key: String, tensor: Tensor)]) -> [String: Tensor] {
+            Dictionary(uniqueKeysWithValues: tensors.map { ($0.key, Tensor($0.tensor.scalars, $0.tensor.shape)) })
+        }
+        let whole = try Self.trainer(form, sharpness: sharpness)
+        let before = whole.objective.ownParameters.map(\.parameter.value.scalars)
+        try run(whole, steps: .max)
+        #expect(before != whole.objective.ownParameters.map(\.parameter.value.scalars))
+        let (first, second) = (
+            try Self.trainer(form, sharpness: sharpness), try Self.trainer(form, sharpness: sharpness)
+        )
+        try run(first, steps: 8)
+        try second.model.load(copies(first.model.stateDictionary))
+        try second.resume(first.state, optimizerState: copies(first.optimizerState))
+        try run(second, steps: .max)
+        #expect(TrainerTests.weights(second) == TrainerTests.weights(whole))
+        // The agent has a copy of nothing that it shares.
+        let shares = !whole.optimizerState.contains { $0.key.hasPrefix("method.layers.0.mlp_block") }
+        #expect(shares == (form == .shared))
+    }
+
+    /// The hint's weight falls by the epoch and is gone in the last one, where the loss is that without hints.
+    @Test func theHintFades() throws {
+        let trainer = try Self.trainer(.joint, sharpness: nil)
+        let objective = try #require(trainer.objective as? Bootstrapping)
+        let batch = Bars().batch(1)
+        func loss(_ epoch: Int) -> Float {
+            let random = RandomGenerator(seed: 1)
+            return objective(
+                batch, at: TrainingMoment(epoch: epoch, epochs: 10, update: 0, updates: 1, random: random)
+            ).loss.scalar
+        }
+        let terms = objective.terms(batch)
+        let plain = objective.total(terms.transformer, hint: 0) + objective.total(terms.agent, hint: 0)
+        let hints = terms.transformer.hints.reduce(Tensor(0), +).scalar
+        #expect(hints > 0.1)
+        #expect(abs(loss(9) - plain.scalar) < 1e-4)
+        #expect(abs(loss(0) - plain.scalar - 9 * hints) < 1e-3 && abs(loss(4) - plain.scalar - 5 * hints) < 1e-3)
+    }
+
+    /// Places of the larger map are averaged along the rows of reading, four at a time.
+    @Test func hintsPoolAlongRows() {
+        let small = Tensor([1, 2, 5, 8, 1, 3, 2, 9, 4, 7, 6, 1], [1, 2, 2, 3])
+        let large = Tensor((0..<48).map { small.scalars[$0 / 12 * 3 + $0 % 3] }, [1, 4, 4, 3])
+        #expect(Bootstrapping.hint(small, large).scalar < 1e-12)
+        let other = small.transposed([0, 2, 1, 3])
+        #expect(Bootstrapping.hint(other, large).scalar > 0.1)
+        #expect(Bootstrapping.hint(other, large).scalar == Bootstrapping.hint(large, other).scalar)
+    }
+
     /// What two networks that share weights have together, as published.
     @Test(arguments: [
         ("small", 100, [Int](), AgentNetwork.Configuration.Stem.patches, 6_560_264),
