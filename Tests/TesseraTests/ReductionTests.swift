@@ -122,7 +122,7 @@ extension Operations {
         @Test func entmaxOfLargeValues() {
             let y = Tensor([1e6, 1e6, 1e6 - 2, -.infinity, 0, .nan], [2, 3]).entmax().scalars
             #expect(y[0] == 0.5 && y[1] == 0.5 && y[2] == 0)
-            #expect(y[3...].allSatisfy(\.isNaN))
+            #expect(y[3...].allSatisfy { $0.isNaN })
         }
 
         @Test func manyTasks() {

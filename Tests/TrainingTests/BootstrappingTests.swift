@@ -351,7 +351,7 @@ import Testing
         let tiny = try LocalityGuidanceTests.model(
             "deit_tiny_patch16_224", #"{"img_size": 32, "patch_size": 4, "depth": 2, "num_classes": 3}"#)
         try refuses(tiny, side: 32, "a window of 2×2") { $0.form = .shared }
-        try refuses(tiny, side: 32, "found 2, expected 0 to 1") { $0.pooledBlocks = [2] }
+        try refuses(tiny, side: 32, "down_sample_layers: expected 0 to 1, found 2") { $0.pooledBlocks = [2] }
         let odd = try LocalityGuidanceTests.model(
             "deit_tiny_patch16_224", #"{"img_size": 28, "patch_size": 4, "depth": 2, "num_classes": 3}"#)
         try refuses(odd, side: 28, "block 0 has 7×7 tokens and its agent 4×4 places") { $0.stem = .convolutions }
