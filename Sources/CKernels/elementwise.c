@@ -176,6 +176,43 @@ void tk_log_softmax(const float *x, float *y, int64_t rows, int64_t columns) {
     tk_parallel((rows + ROWS_A_TASK - 1) / ROWS_A_TASK, softmax_rows, &j);
 }
 
+/// p = max(x / 2 - t, 0)^2 for the t at which they sum to one. The sum falls and is convex in t, and is at least one at
+/// t = max(x) / 2 - 1, so Newton's steps from there approach t from below and never pass it.
+static void entmax_rows(void *context, int64_t index, int worker) {
+    (void)worker;
+    const softmax_job *j = context;
+    for (int64_t r = index * ROWS_A_TASK; r < least((index + 1) * ROWS_A_TASK, j->rows); r++) {
+        const float *x = j->x + r * j->columns;
+        float *y = j->y + r * j->columns, largest = x[0];
+        for (int64_t i = 1; i < j->columns; i++) largest = x[i] > largest ? x[i] : largest;
+        // Relative to the largest, so that large values keep their digits.
+        double t = -1;
+        for (int step = 0; step < 50; step++) {
+            double sum = 0, squares = 0;
+            for (int64_t i = 0; i < j->columns; i++) {
+                const double part = 0.5 * ((double)x[i] - largest) - t;
+                if (part > 0) sum += part, squares += part * part;
+            }
+            const double correction = (squares - 1) / (2 * sum);
+            // Not a number if x is none: then neither is y.
+            if (!(correction > 1e-12)) break;
+            t += correction;
+        }
+        double total = 0;
+        for (int64_t i = 0; i < j->columns; i++) {
+            const double part = 0.5 * ((double)x[i] - largest) - t;
+            y[i] = part > 0 ? (float)(part * part) : part <= 0 ? 0 : (float)part;
+            total += y[i];
+        }
+        for (int64_t i = 0; i < j->columns; i++) y[i] = (float)(y[i] / total);
+    }
+}
+
+void tk_entmax(const float *x, float *y, int64_t rows, int64_t columns) {
+    softmax_job j = {x, y, rows, columns, false};
+    tk_parallel((rows + ROWS_A_TASK - 1) / ROWS_A_TASK, entmax_rows, &j);
+}
+
 typedef struct {
     tk_unary function;
     const float *x;

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Tessera
+import TesseraModels
 import TesseraTraining
 
 /// The flags of one training method, which `tessera train` takes beside those of the recipe.
@@ -14,14 +15,17 @@ protocol MethodFlags: ParsableArguments {
 struct AllMethodFlags: ParsableArguments {
     @OptionGroup(title: "Methods deit and kd") var distillation: DistillationFlags
     @OptionGroup(title: "Method drloc") var drloc: RelativeLocalizationFlags
+    @OptionGroup(title: "Method locality_guidance") var guidance: LocalityGuidanceFlags
+    @OptionGroup(title: "Method bootstrapping") var bootstrapping: BootstrappingFlags
     @OptionGroup(title: "Method intermediate_supervision") var intermediate: IntermediateSupervisionFlags
 
     static let kinds: [String: RecipeFile.Kind] = [
-        DistillationFlags.kinds, RelativeLocalizationFlags.kinds, IntermediateSupervisionFlags.kinds,
+        DistillationFlags.kinds, RelativeLocalizationFlags.kinds, LocalityGuidanceFlags.kinds,
+        BootstrappingFlags.kinds, IntermediateSupervisionFlags.kinds,
     ].reduce(into: [:]) { $0.merge($1) { first, _ in first } }
 
     func apply(to options: inout TrainingOptions) {
-        let all: [any MethodFlags] = [distillation, drloc, intermediate]
+        let all: [any MethodFlags] = [distillation, drloc, guidance, bootstrapping, intermediate]
         for flags in all { flags.apply(to: &options) }
     }
 }
@@ -73,6 +77,73 @@ struct RelativeLocalizationFlags: MethodFlags {
         (options.drloc.warmupEpochs, options.drloc.width) = (drlocWarmupEpochs, drlocWidth)
         (options.drloc.isSigned, options.drloc.normalizes) = (drlocSigned, drlocNormalize)
         (options.drloc.pools, options.drloc.usesAllStages) = (drlocPool, drlocMultiscale)
+    }
+}
+
+extension LocalityGuidanceOptions.Comparison: ExpressibleByArgument {}
+extension BootstrappingOptions.Form: ExpressibleByArgument {}
+extension AgentNetwork.Configuration.Stem: ExpressibleByArgument {}
+extension AgentNetwork.Configuration.Convolution: ExpressibleByArgument {}
+
+struct LocalityGuidanceFlags: MethodFlags {
+    private static let standard = LocalityGuidanceOptions()
+
+    @Option(
+        help: "linear (the student's maps, projected), attention (where they are strong) or similarity (of images).")
+    var guidanceTransform = standard.comparison
+    @Option(help: "Weight of the sum over guided blocks.") var guidanceWeight = standard.weight
+    @Option(
+        parsing: .upToNextOption,
+        help: "The guided blocks, counted from 0 over all stages (default: the first, the middle and the last).")
+    var guidanceBlocks: [Int] = []
+    @Option(parsing: .upToNextOption, help: "The teacher's stage for each, counted from 0.")
+    var guidanceStages = standard.stages
+    @Flag(help: "The teacher's norms use each batch's statistics, as the authors trained.")
+    var guidanceBatchStatistics = false
+
+    static let kinds: [String: RecipeFile.Kind] = [
+        "guidance-transform": .text, "guidance-weight": .number, "guidance-blocks": .wholes,
+        "guidance-stages": .wholes, "guidance-batch-statistics": .flag,
+    ]
+
+    func apply(to options: inout TrainingOptions) {
+        (options.guidance.comparison, options.guidance.weight) = (guidanceTransform, guidanceWeight)
+        (options.guidance.blocks, options.guidance.stages) = (guidanceBlocks, guidanceStages)
+        options.guidance.usesBatchStatistics = guidanceBatchStatistics
+    }
+}
+
+struct BootstrappingFlags: MethodFlags {
+    private static let standard = BootstrappingOptions()
+
+    @Option(help: "joint (the agent has weights of its own) or shared (the model's).")
+    var bootstrappingForm = standard.form
+    @Option(help: "How the agent begins: vit_like (the model's patches) or resnet_like (convolutions, stride 8).")
+    var bootstrappingStem = standard.stem
+    @Option(help: "In place of attention: conv_sl (3×3) or conv_manyhead (one place for each head; shared always).")
+    var bootstrappingConvolution = standard.convolution
+    @Option(parsing: .upToNextOption, help: "The agent's blocks after which its map is halved, counted from 0.")
+    var bootstrappingPool: [Int] = []
+    @Flag(help: "The agent normalises what its branches give.") var bootstrappingPostNorm = false
+    @Option(help: "Temperature at which the two networks learn each other's answers.")
+    var bootstrappingTau = standard.temperature
+    @Option(help: "Weight of each other's answers.") var bootstrappingKd = standard.distillation
+    @Option(help: "Weight of the agent's features for the model; falls to 0.") var bootstrappingHint = standard.hint
+    @Option(help: "Weight of the model's features for the agent.") var bootstrappingAgentHint = standard.agentHint
+
+    static let kinds: [String: RecipeFile.Kind] = [
+        "bootstrapping-form": .text, "bootstrapping-stem": .text, "bootstrapping-convolution": .text,
+        "bootstrapping-pool": .wholes, "bootstrapping-post-norm": .flag, "bootstrapping-tau": .number,
+        "bootstrapping-kd": .number, "bootstrapping-hint": .number, "bootstrapping-agent-hint": .number,
+    ]
+
+    func apply(to options: inout TrainingOptions) {
+        (options.bootstrapping.form, options.bootstrapping.stem) = (bootstrappingForm, bootstrappingStem)
+        options.bootstrapping.convolution = bootstrappingConvolution
+        options.bootstrapping.pooledBlocks = bootstrappingPool
+        options.bootstrapping.normalizesResults = bootstrappingPostNorm
+        (options.bootstrapping.temperature, options.bootstrapping.distillation) = (bootstrappingTau, bootstrappingKd)
+        (options.bootstrapping.hint, options.bootstrapping.agentHint) = (bootstrappingHint, bootstrappingAgentHint)
     }
 }
 

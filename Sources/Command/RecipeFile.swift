@@ -17,7 +17,7 @@ import Yams
 /// into gigabytes, are refused.
 struct RecipeFile {
     enum Kind {
-        case whole, number, text, flag, pair, settings
+        case whole, number, text, flag, pair, wholes, settings
 
         var expectation: String {
             switch self {
@@ -26,6 +26,7 @@ struct RecipeFile {
             case .text: "text"
             case .flag: "true or false"
             case .pair: "a list of two numbers"
+            case .wholes: "a list of whole numbers"
             case .settings: "a mapping of names to values"
             }
         }
@@ -42,7 +43,7 @@ struct RecipeFile {
         "momentum": .number, "clip-grad": .number, "smoothing": .number, "mixup": .number, "cutmix": .number,
         "mixup-prob": .number, "mixup-switch-prob": .number, "hflip": .number, "reprob": .number,
         "color-jitter": .number, "model-ema-decay": .number, "val-split": .number, "checkpoint-seconds": .number,
-        "opt-eps": .number, "layer-decay": .number, "bce-target-thresh": .number,
+        "opt-eps": .number, "layer-decay": .number, "bce-target-thresh": .number, "sam-rho": .number,
         "opt": .text, "sched": .text, "clip-mode": .text, "method": .text, "teacher": .text, "aa": .text, "data": .text,
         "format": .text, "out": .text, "from": .text, "precision": .text,
         "scale": .pair, "ratio": .pair, "opt-betas": .pair, "model-args": .settings, "strict": .flag, "quiet": .flag,
@@ -151,7 +152,7 @@ struct RecipeFile {
         // Joined by "=", so that a value that begins with a dash stays a value.
         switch kind {
         case .flag: settings.append((name, words == ["true"] ? ["--" + name] : []))
-        case .pair: settings.append((name, ["--" + name] + words))
+        case .pair, .wholes: settings.append((name, ["--" + name] + words))
         default: settings.append((name, ["--\(name)=\(words[0])"]))
         }
     }
@@ -168,6 +169,8 @@ extension Yams.Node {
         case (.flag, .bool(let isOn)): [isOn ? "true" : "false"]
         case (.pair, .array(let elements)):
             elements.count == 2 && elements.allSatisfy { $0.double ?? -1 >= 0 } ? elements.map { $0.text() } : nil
+        case (.wholes, .array(let elements)):
+            !elements.isEmpty && elements.allSatisfy { $0.int ?? -1 >= 0 } ? elements.map { $0.text() } : nil
         case (.settings, .object): [json.text()]
         default: nil
         }

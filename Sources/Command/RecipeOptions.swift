@@ -28,6 +28,8 @@ struct RecipeOptions: ParsableArguments {
     @Option(help: "Clip the gradient to this norm, or each unit's to this part of its weights.") var clipGrad: Double?
     @Option(help: "norm or agc (adaptive, by unit).") var clipMode = standard.clipMode
     @Option(help: "Multiply the learning rate by this from each layer to the one before it.") var layerDecay: Double?
+    @Option(help: "Take the gradient where the loss is greatest within this distance (SAM): twice the time.")
+    var samRho: Double?
     @Option(help: "Label smoothing.") var smoothing = standard.smoothing
     @Flag(help: "Binary cross-entropy for each class instead of cross-entropy.") var bceLoss = false
     @Option(help: "With --bce-loss: targets above this become 1, the others 0.") var bceTargetThresh: Double?
@@ -66,6 +68,7 @@ struct RecipeOptions: ParsableArguments {
         (options.weightDecay, options.momentum, options.epsilon) = (weightDecay, momentum, optEps)
         options.betas = optBetas
         (options.schedule, options.layerDecay) = (sched, layerDecay)
+        options.sharpnessRadius = samRho
         (options.clipGradient, options.clipMode) = (clipGrad, clipMode)
         (options.criterion.isBinary, options.criterion.threshold) = (bceLoss, bceTargetThresh)
         options.criterion.sumsClasses = bceSum

@@ -100,7 +100,8 @@ public final class CMT: Module, FeaturePyramid {
         func callAsFunction(_ x: Tensor) -> Tensor {
             blocks.reduce(patchEmbed(x)) { x, block in
                 // The bias belongs to the stage, so the stage is what a checkpoint differentiates.
-                checkpointed(self, x) { [self] in block($0, bias: bias(Size($0.shape[1], $0.shape[2]))) }
+                BlockProbe.show(
+                    checkpointed(self, x) { [self] in block($0, bias: bias(Size($0.shape[1], $0.shape[2]))) })
             }
         }
 

@@ -145,9 +145,11 @@ public final class CompactTransformer: Module, ImageClassifier {
             if let classEmb { x = concatenate([classEmb.tensor.broadcast(to: [batch, 1, width]), x], axis: 1) }
             if let positions = positions(Size(rows, columns)) { x = x + positions }
             x = Dropout(configuration.dropout)(x)
-            for block in blocks { x = checkpointed(block, x) { block($0) } }
-            let z = norm(x)
             let prefix = classEmb == nil ? 0 : 1
+            for block in blocks {
+                x = BlockProbe.show(checkpointed(block, x) { block($0) }, prefix: prefix, grid: Size(rows, columns))
+            }
+            let z = norm(x)
             let tokens = z.sliced(axis: 1, from: prefix, to: z.shape[1])
             let pooled: Tensor
             if let attentionPool {

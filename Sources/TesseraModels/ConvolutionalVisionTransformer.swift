@@ -113,7 +113,10 @@ public final class ConvolutionalVisionTransformer: Module, FeaturePyramid {
             var x = map.reshaped([batch, grid.height * grid.width, width])
             if let clsToken { x = concatenate([clsToken.tensor.broadcast(to: [batch, 1, width]), x], axis: 1) }
             x = dropout(x)
-            for block in blocks { x = checkpointed(block, x) { block($0, grid: grid) } }
+            for block in blocks {
+                x = checkpointed(block, x) { block($0, grid: grid) }
+                x = BlockProbe.show(x, prefix: clsToken == nil ? 0 : 1, grid: grid)
+            }
             let (token, places) = clsToken == nil ? (nil, x) : separated(x)
             return (places.reshaped(map.shape), token)
         }

@@ -309,7 +309,9 @@ public final class CrossCovarianceTransformer: Module, ImageClassifier {
         if let posEmbed { map = map + posEmbed(rows: grid.height, columns: grid.width) }
         let count = grid.height * grid.width
         var x = Dropout(configuration.positionDropout)(map.reshaped([batch, count, width]))
-        for block in blocks { x = checkpointed(block, x) { block($0, grid: grid) } }
+        for block in blocks {
+            x = BlockProbe.show(checkpointed(block, x) { block($0, grid: grid) }, prefix: 0, grid: grid)
+        }
         x = concatenate([clsToken.tensor.broadcast(to: [batch, 1, width]), x], axis: 1)
         for block in clsAttnBlocks { x = block(x) }
         let parts = norm(x).split(axis: 1, sizes: [1, count])

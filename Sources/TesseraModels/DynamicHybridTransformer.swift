@@ -189,7 +189,9 @@ public final class DynamicHybridTransformer: Module, ImageClassifier {
         let count = grid.height * grid.width
         var x = concatenate(
             [clsToken.tensor.broadcast(to: [batch, 1, width]), map.reshaped([batch, count, width])], axis: 1)
-        for block in blocks { x = checkpointed(block, x) { block($0, grid: grid) } }
+        for block in blocks {
+            x = BlockProbe.show(checkpointed(block, x) { block($0, grid: grid) }, prefix: 1, grid: grid)
+        }
         let parts = norm(x).split(axis: 1, sizes: [1, count])
         let pooled = parts[0].reshaped([batch, width])
         return Features(

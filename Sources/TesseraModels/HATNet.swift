@@ -81,7 +81,9 @@ public final class HATNet: Module, FeaturePyramid {
         }
 
         func callAsFunction(_ x: Tensor) -> Tensor {
-            blocks.reduce(downsample?(x) ?? x) { x, block in checkpointed(block, x) { block($0) } }
+            blocks.reduce(downsample?(x) ?? x) { x, block in
+                BlockProbe.show(checkpointed(block, x) { block($0) })
+            }
         }
     }
 

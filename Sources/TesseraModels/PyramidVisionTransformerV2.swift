@@ -66,9 +66,11 @@ public final class PyramidVisionTransformerV2: Module, FeaturePyramid {
         /// A map to the next one.
         func callAsFunction(_ map: Tensor) -> Tensor {
             let map = downsample.map { $0(map) } ?? map
-            let grid = (map.shape[1], map.shape[2])
-            var x = map.reshaped([map.shape[0], grid.0 * grid.1, map.shape[3]])
-            for block in blocks { x = block(x, grid: grid) }
+            let grid = Size(map.shape[1], map.shape[2])
+            var x = map.reshaped([map.shape[0], grid.height * grid.width, map.shape[3]])
+            for block in blocks {
+                x = BlockProbe.show(block(x, grid: (grid.height, grid.width)), prefix: 0, grid: grid)
+            }
             return norm(x).reshaped(map.shape)
         }
     }

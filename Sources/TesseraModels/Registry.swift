@@ -61,7 +61,8 @@ public enum Registry {
         CrossCovarianceTransformer.system, VisionPermutator.system, PyramidVisionTransformerV2.system,
         ConvolutionalVisionTransformer.system, HATNet.system, CMT.system, ASMLP.system, CycleMLP.system,
         HireMLP.system, SparseMLP.system, MobileViT.system, SlicedRecursiveTransformer.system, WaveMLP.system,
-        DynamicHybridTransformer.system, InternImage.system, RevCol.system, DINOv2.system, ExMobileViT.system,
+        BootstrappedTransformer.system, AgentNetwork.system, DynamicHybridTransformer.system, InternImage.system,
+        RevCol.system, DINOv2.system, ExMobileViT.system,
         ResidualAttentionTransformer.system, ResidualSwinTransformer.system,
     ]
 

@@ -304,7 +304,9 @@ public final class SoT: Module, ImageClassifier {
         var x = concatenate(
             [clsToken.tensor.broadcast(to: [batch, 1, width]), map.reshaped([batch, places, width])], axis: 1)
         x = Dropout(configuration.dropout)(x + positions)
-        x = norm(blocks.reduce(x) { x, block in checkpointed(block, x) { block($0) } })
+        let grid = Size(map.shape[1], map.shape[2])
+        for block in blocks { x = BlockProbe.show(checkpointed(block, x) { block($0) }, prefix: 1, grid: grid) }
+        x = norm(x)
         let (logits, pooled) = classifier(x)
         let last = x.sliced(axis: 1, from: 1, to: places + 1).reshaped(map.shape)
         return Features(logits: logits, pooled: pooled, tokens: last)

@@ -66,7 +66,7 @@ public final class SwinTransformer: Module, PyramidClassifier {
         }
 
         func callAsFunction(_ x: Tensor) -> Tensor {
-            blocks.reduce(downsample.map { $0(x) } ?? x) { $1($0) }
+            blocks.reduce(downsample.map { $0(x) } ?? x) { BlockProbe.show($1($0)) }
         }
     }
 

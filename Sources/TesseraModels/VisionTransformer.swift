@@ -171,8 +171,11 @@ public class VisionTransformer: Module, ImageClassifier {
             x = (prefix.isEmpty ? x : concatenate(prefix + [x], axis: 1)) + positions
         }
         x = Dropout(configuration.positionDropout)(x)
-        for block in blocks.dropLast() { x = checkpointed(block, x) { block($0) } }
+        for block in blocks.dropLast() {
+            x = BlockProbe.show(checkpointed(block, x) { block($0) }, prefix: prefixTokens, grid: grid)
+        }
         if let last = blocks.last { x = checkpointed(last, x) { last($0, queries: keeping) } }
+        if keeping == nil { x = BlockProbe.show(x, prefix: prefixTokens, grid: grid) }
         return (norm.map { $0(x) } ?? x, grid)
     }
 

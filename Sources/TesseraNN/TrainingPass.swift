@@ -15,17 +15,13 @@ public final class TrainingPass: @unchecked Sendable {
     public let isRepetition: Bool
     private var generator: RandomGenerator
 
-    public convenience init(_ generator: RandomGenerator, checkpointsActivations: Bool = false) {
-        self.init(generator, checkpointsActivations: checkpointsActivations, isRepetition: false)
-    }
-
-    private init(_ generator: RandomGenerator, checkpointsActivations: Bool, isRepetition: Bool) {
+    public init(_ generator: RandomGenerator, checkpointsActivations: Bool = false, isRepetition: Bool = false) {
         self.generator = generator
         (self.checkpointsActivations, self.isRepetition) = (checkpointsActivations, isRepetition)
     }
 
     /// A pass that draws once more what this one draws from here on.
-    var repetition: TrainingPass { TrainingPass(generator, checkpointsActivations: false, isRepetition: true) }
+    var repetition: TrainingPass { TrainingPass(generator, isRepetition: true) }
 
     public func run<Result>(_ body: () throws -> Result) rethrows -> Result {
         try TrainingPass.$current.withValue(self, operation: body)

@@ -21,16 +21,19 @@ public final class Teacher {
     }
 
     /// A function of the teacher's features as a plan: for methods that learn from more than its answer.
-    public func compiled(_ function: @escaping (Tensor) -> [Tensor]) -> (Tensor) -> [Tensor] {
+    /// - Parameter antialias: how images are made smaller for it
+    public func compiled(
+        antialias: Bool = true, _ function: @escaping (Tensor) -> [Tensor]
+    ) -> (Tensor) -> [Tensor] {
         let plan = CompiledModel(function)
         return { [self] images in
-            let input = adapted(images)
+            let input = adapted(images, antialias: antialias)
             return Teacher.undisturbed { plan(input) }
         }
     }
 
-    /// The student's normalised images as the teacher's: resized with antialiasing, and normalised anew.
-    func adapted(_ images: Tensor) -> Tensor {
+    /// The student's normalised images as the teacher's: normalised anew and resized.
+    func adapted(_ images: Tensor, antialias: Bool = true) -> Tensor {
         let own = trained.preprocessing
         var images = images.detached
         if (student.mean, student.std) != (own.mean, own.std) {
@@ -42,7 +45,7 @@ public final class Teacher {
         }
         guard images.shape[1] != own.height || images.shape[2] != own.width else { return images }
         return Tape.pause {
-            images.resized(height: own.height, width: own.width, interpolation: .bilinear, antialias: true)
+            images.resized(height: own.height, width: own.width, interpolation: .bilinear, antialias: antialias)
         }
     }
 

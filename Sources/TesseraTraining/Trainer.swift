@@ -119,14 +119,17 @@ public final class Trainer {
     }
 
     private func step(_ batch: TrainingBatch, _ rate: Double) throws -> Double {
-        let pass = TrainingPass(
-            generator.fork(UInt64(state.update)), checkpointsActivations: options.checkpointsActivations)
         return try precision.use {
-            let tape = Tape()
-            let result = tape.record { pass.run { objective(batch, at: moment) } }
+            let (result, tape) = evaluate(batch)
             let value = Double(result.loss.scalar)
             guard value.isFinite else { throw DivergedError(epoch: state.epoch, step: state.batch, loss: value) }
             var gradients = tape.gradients(of: result.loss)
+            if let radius = options.sharpnessRadius {
+                gradients = gradients.above(optimizer.parameters, radius: radius) {
+                    let (result, tape) = evaluate(batch, isRepetition: true)
+                    return tape.gradients(of: result.loss)
+                }
+            }
             let scale = clip(&gradients)
             optimizer.step(gradients, learningRate: rate, scale: scale)
             average?.update()
@@ -137,6 +140,15 @@ public final class Trainer {
             state.correct += result.logits?.countCorrect(batch.labels) ?? 0
             return value
         }
+    }
+
+    /// The objective in training mode, recorded; a repetition draws what the first time drew.
+    private func evaluate(_ batch: TrainingBatch, isRepetition: Bool = false) -> (ObjectiveValue, Tape) {
+        let pass = TrainingPass(
+            generator.fork(UInt64(state.update)), checkpointsActivations: options.checkpointsActivations,
+            isRepetition: isRepetition)
+        let tape = Tape()
+        return (tape.record { pass.run { objective(batch, at: moment) } }, tape)
     }
 
     /// Where the next step is.

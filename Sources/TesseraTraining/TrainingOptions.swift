@@ -34,6 +34,8 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
     public var clipMode = ClipMode.norm
     /// What the learning rate of each layer is multiplied by towards the input; nil: one rate for all.
     public var layerDecay: Double?
+    /// How far sharpness-aware minimisation climbs before each step; nil: plain steps.
+    public var sharpnessRadius: Double?
 
     public var criterion = Criterion()
     public var smoothing = 0.1
@@ -67,6 +69,8 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
 
     public var distillation = DistillationOptions()
     public var drloc = RelativeLocalizationOptions()
+    public var guidance = LocalityGuidanceOptions()
+    public var bootstrapping = BootstrappingOptions()
     public var intermediate = IntermediateSupervisionOptions()
 
     public init() {}
@@ -95,6 +99,7 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
         require(clipGradient ?? 1 > 0, "clip-grad", clipGradient ?? 0, "above 0")
         require(
             layerDecay.map { $0 > 0 && $0 <= 1 } ?? true, "layer-decay", layerDecay ?? 0, "above 0, at most 1")
+        require(sharpnessRadius ?? 1 > 0, "sam-rho", sharpnessRadius ?? 0, "above 0")
         criterion.check(&problems, smoothing: smoothing, classes: classes)
         require(smoothing >= 0 && smoothing < 1, "smoothing", smoothing, "0 to below 1")
         require((0...1000).contains(mixup), "mixup", mixup, "0 to 1000")
@@ -122,6 +127,8 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
         require((0...64).contains(workers), "workers", workers, "0 to 64")
         distillation.check(&problems, method: method)
         drloc.check(&problems, method: method)
+        guidance.check(&problems, method: method)
+        bootstrapping.check(&problems, method: method)
         intermediate.check(&problems, method: method)
         return problems.lines
     }

@@ -14,6 +14,15 @@ import Testing
         return path
     }()
 
+    static let guide: String = {
+        let path = scratch.file("guide")
+        var arguments = scratch.training(data, out: path, epochs: 2)
+        arguments[1] = "cifar_resnet56_c100"
+        let result = try! Command.run(arguments + ["--model-args", #"{"depth": 8, "widths": [4, 8, 8]}"#])
+        precondition(result.status == 0, result.errors)
+        return path
+    }()
+
     private static let sizes = #""patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2"#
 
     private static func arguments(_ method: String, out: String) -> [String] {
@@ -23,6 +32,16 @@ import Testing
         case "deit", "kd":
             arguments[1] = method == "deit" ? "deit_tiny_distilled_patch16_224" : "deit_tiny_patch16_224"
             arguments += ["--model-args", "{\(sizes)}", "--teacher", teacher, "--distillation-tau", "2"]
+        case "locality_guidance":
+            arguments[1] = "deit_tiny_patch16_224"
+            arguments += ["--model-args", "{\(sizes)}", "--teacher", guide, "--guidance-stages", "0", "2"]
+        case "bootstrapping":
+            arguments[1] = "bootstrapped_vit_small_c100"
+            arguments += [
+                "--model-args",
+                #"{"patch_size": 4, "embed_dim": 32, "num_encoder_layers": 2, "num_heads": 8, "dim_feedforward": 32}"#,
+                "--bootstrapping-form", "shared", "--sam-rho", "0.05",
+            ]
         case "drloc": arguments += ["--drloc-mode", "ce", "--drloc-m", "8", "--drloc-warmup-epochs", "1"]
         case "intermediate_supervision":
             arguments[1] = "revcol_tiny"
@@ -36,7 +55,8 @@ import Testing
     }
 
     /// The weights that are kept are the model's alone and say how good they are.
-    @Test(arguments: ["deit", "kd", "drloc", "intermediate_supervision"]) func trains(_ method: String) throws {
+    @Test(arguments: ["deit", "kd", "drloc", "locality_guidance", "bootstrapping", "intermediate_supervision"])
+    func trains(_ method: String) throws {
         let run = Self.scratch.file("trained-\(method)")
         let result = try Command.run(Self.arguments(method, out: run) + ["--json"])
         #expect(result.status == 0, "\(result.errors)")
@@ -46,12 +66,15 @@ import Testing
         #expect(try !kept.tensors().contains { $0.0.hasPrefix("method.") || $0.0.contains("drloc") })
         let plan = try JSON(parsing: Data(contentsOf: URL(fileURLWithPath: run + "/config.json")))["tessera"]
         #expect(plan?["options"]?["method"]?.string == method)
-        #expect(plan?["teacher"]?.string == (["deit", "kd"].contains(method) ? Self.teacher : nil))
+        let teachers = ["deit": Self.teacher, "kd": Self.teacher, "locality_guidance": Self.guide]
+        #expect(plan?["teacher"]?.string == teachers[method])
         #expect(try Command.run("evaluate", run, "--data", Self.data, "--json").status == 0)
     }
 
     /// Killed at some step and resumed by its folder alone: the bits of a run that was not.
-    @Test(arguments: ["deit", "drloc"]) func killAndResume(_ method: String) throws {
+    @Test(arguments: ["deit", "drloc", "locality_guidance", "bootstrapping"]) func killAndResume(_ method: String)
+        throws
+    {
         let whole = Self.scratch.file("whole-\(method)")
         #expect(try Command.run(Self.arguments(method, out: whole)).status == 0)
         let path = Self.scratch.file("killed-\(method)")
@@ -75,7 +98,8 @@ import Testing
         let url = URL(fileURLWithPath: run + "/config.json")
         let before = try JSON(parsing: Data(contentsOf: url))
         let fresh = [
-            "drloc", "distillation", "intermediate", "criterion", "emaWarmup", "augmentationRepeats", "schedule",
+            "drloc", "distillation", "intermediate", "guidance", "bootstrapping", "criterion", "emaWarmup",
+            "augmentationRepeats", "schedule",
         ]
         func without(_ json: JSON) -> JSON {
             guard let members = json.members else { return json }
@@ -104,6 +128,14 @@ import Testing
         try expectRefusal(plain + ["--method", "kd", "--teacher", Self.scratch.file("nowhere")], "nowhere")
         try expectRefusal(plain + ["--drloc-lambda", "2"], "--drloc", "--method drloc")
         try expectRefusal(plain + ["--method", "drloc", "--drloc-multiscale"], "--drloc-multiscale", "pyramid")
+        try expectRefusal(plain + ["--method", "bootstrapping"], "no plain transformer")
+        try expectRefusal(plain + ["--method", "locality_guidance", "--teacher", Self.teacher], "has no stages")
+        try expectRefusal(
+            plain + ["--method", "locality_guidance", "--teacher", Self.guide, "--guidance-stages", "3"],
+            "--guidance-stages 3: the teacher has 0 to 2")
+        try expectRefusal(
+            plain + ["--method", "locality_guidance", "--teacher", Self.guide, "--guidance-blocks", "0", "1", "2"],
+            "--guidance-blocks 2: the model has 0 to 1")
 
         // Teachers of other classes.
         let url = URL(fileURLWithPath: Self.scratch.file("other"))

@@ -99,6 +99,32 @@ extension Operations {
             expectClose(y.map(Double.init), [1 / (1 + M_E), M_E / (1 + M_E), 0], 1e-6, "softmax")
         }
 
+        /// The threshold by bisection, as slow as it is sure.
+        @Test(arguments: [[3, 7], [2, 50], [4, 1], [2, 3, 4, 17], [40, 5]]) func entmax(_ shape: [Int]) {
+            let columns = shape.last!
+            OperationCase("entmax \(shape)", [random(Shape(shape)) * 2], step: 2e-3) {
+                $0[0].entmax()
+            } expected: { x in
+                Slow(shape) { index in
+                    let row = (0..<columns).map { x[0][index.dropLast() + [$0]] / 2 }
+                    var (low, high) = (row.max()! - 1, row.max()!)
+                    for _ in 0..<60 {
+                        let middle = (low + high) / 2
+                        let sum = row.reduce(0) { $0 + max($1 - middle, 0) * max($1 - middle, 0) }
+                        (low, high) = sum >= 1 ? (middle, high) : (low, middle)
+                    }
+                    let part = max(row[index.last!] - low, 0)
+                    return part * part
+                }
+            }.verify()
+        }
+
+        @Test func entmaxOfLargeValues() {
+            let y = Tensor([1e6, 1e6, 1e6 - 2, -.infinity, 0, .nan], [2, 3]).entmax().scalars
+            #expect(y[0] == 0.5 && y[1] == 0.5 && y[2] == 0)
+            #expect(y[3...].allSatisfy { $0.isNaN })
+        }
+
         @Test func manyTasks() {
             let x = random([40, 30, 129])
             expectSameBits("large") {

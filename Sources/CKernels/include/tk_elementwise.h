@@ -23,6 +23,8 @@ void tk_sum(const float *x, float *y, int64_t outer, int64_t middle, int64_t inn
 void tk_softmax(const float *x, float *y, int64_t rows, int64_t columns);
 /// x - log sum exp(x) over rows.
 void tk_log_softmax(const float *x, float *y, int64_t rows, int64_t columns);
+/// 1.5-entmax over rows: max(x / 2 - t, 0)^2 with the t that makes them sum to one.
+void tk_entmax(const float *x, float *y, int64_t rows, int64_t columns);
 
 typedef enum { TK_EXP, TK_LOG, TK_SQUARE_ROOT, TK_SINE, TK_COSINE } tk_unary;
 void tk_unary_function(tk_unary function, const float *x, float *y, int64_t count);

@@ -19,7 +19,10 @@ public struct TrainingMethod: Sendable {
     let makeObjective: @Sendable (MethodSetup) throws -> any Objective
 
     /// In the order in which they are listed.
-    public static let all: [TrainingMethod] = [.supervised, .deit, .distillation, .drloc, .intermediateSupervision]
+    public static let all: [TrainingMethod] = [
+        .supervised, .deit, .distillation, .drloc, .localityGuidance, .bootstrapping,
+        .intermediateSupervision,
+    ]
 
     /// - Throws: ``UnknownMethodError`` with the nearest names.
     public static func named(_ name: String) throws -> TrainingMethod {
