@@ -6,8 +6,8 @@ public protocol PlainTransformer: ImageClassifier {
     /// An agent of the transformer's own depth and widths.
     var agent: AgentNetwork.Configuration { get }
 
-    /// The linear layers of each block, first to last.
-    var blockWeights: [BlockWeights] { get }
+    /// The linear layers of each block, first to last; nil where a block's perceptron is another than an agent's.
+    var blockWeights: [BlockWeights]? { get }
 }
 
 /// The linear layers of a transformer's block. A value, not a module: whoever holds it does not own them.
@@ -28,13 +28,18 @@ extension VisionTransformer: PlainTransformer {
             dropout: configuration.projectionDropout)
         (c.imageSize, c.patchSize) = (configuration.imageSize, configuration.patchSize)
         (c.channels, c.classes) = (configuration.channels, configuration.classes)
-        c.hidden = blocks.first?.mlp.fc1.weight.shape[0] ?? c.hidden
+        c.hidden = Int(Float(configuration.width) * configuration.mlpRatio)
         c.biasDeviation = 1e-6
         return c
     }
 
-    public var blockWeights: [BlockWeights] {
-        blocks.map { BlockWeights(qkv: $0.attn.qkv, out: $0.attn.proj, first: $0.mlp.fc1, second: $0.mlp.fc2) }
+    public var blockWeights: [BlockWeights]? {
+        let weights = blocks.compactMap { block in
+            (block.mlp as? FeedForward).map {
+                BlockWeights(qkv: block.attn.qkv, out: block.attn.proj, first: $0.fc1, second: $0.fc2)
+            }
+        }
+        return weights.count == blocks.count ? weights : nil
     }
 }
 

@@ -162,7 +162,7 @@ public final class BootstrappedTransformer: Module, PlainTransformer {
         return c
     }
 
-    public var blockWeights: [BlockWeights] {
+    public var blockWeights: [BlockWeights]? {
         layers.map {
             BlockWeights(
                 qkv: $0.attention.linearQkv, out: $0.attention.linearOut, first: $0.mlp.first, second: $0.mlp.second)

@@ -152,7 +152,7 @@ import Testing
                  "patch_size": 8, "num_classes": 6}
                 """#) as? BootstrappedTransformer)
         try model.load(Self.part(golden, "param.models.vit."))
-        let convolution = AttentionConvolution(model.blockWeights[0], heads: 9)
+        let convolution = AttentionConvolution(model.blockWeights![0], heads: 9)
         #expect(
             relativeError(convolution.kernels.scalars, golden["feature.agent_kernels_layer0"]!.scalars) < 2e-6)
         let found = convolution.forward(golden["input.conv_probe"]!.transposed([0, 2, 3, 1]))
@@ -172,7 +172,7 @@ import Testing
         let block = try #require((transformer as? VisionTransformer)?.blocks[0])
         block.attn.qkv.bias!.value = Tensor(zeros: [3 * width])
         block.attn.proj.bias!.value = Tensor((0..<width).map { Float($0) / 10 }, [width])
-        let convolution = AttentionConvolution((transformer as! VisionTransformer).blockWeights[0], heads: heads)
+        let convolution = AttentionConvolution((transformer as! VisionTransformer).blockWeights![0], heads: heads)
         var generator = RandomGenerator(seed: 3)
         let x = Tensor((0..<(side * side * width)).map { _ in generator.normal() }, [1, side, side, width])
         let found = convolution.forward(x)
@@ -352,6 +352,10 @@ import Testing
             "deit_tiny_patch16_224", #"{"img_size": 32, "patch_size": 4, "depth": 2, "num_classes": 3}"#)
         try refuses(tiny, side: 32, "a window of 2×2") { $0.form = .shared }
         try refuses(tiny, side: 32, "down_sample_layers: expected 0 to 1, found 2") { $0.pooledBlocks = [2] }
+        let gated = try LocalityGuidanceTests.model(
+            "vit_giant_patch14_dinov2",
+            #"{"img_size": 28, "embed_dim": 24, "depth": 1, "num_heads": 6, "num_classes": 3}"#)
+        try refuses(gated, side: 28, "gated perceptrons") { $0.form = .shared }
         let odd = try LocalityGuidanceTests.model(
             "deit_tiny_patch16_224", #"{"img_size": 28, "patch_size": 4, "depth": 2, "num_classes": 3}"#)
         try refuses(odd, side: 28, "block 0 has 7×7 tokens and its agent 4×4 places") { $0.stem = .convolutions }

@@ -141,7 +141,13 @@ extension Bootstrapping {
         configuration.convolution = options.form == .shared ? .heads : options.convolution
         configuration.normalizesResults = options.normalizesResults
         do { try configuration.validate() } catch { throw setup.refusal("the agent cannot be: \(error)") }
-        let agent = AgentNetwork(configuration, sharing: options.form == .shared ? model.blockWeights : nil)
+        let weights = options.form == .shared ? model.blockWeights : nil
+        guard options.form == .joint || weights != nil else {
+            throw setup.refusal(
+                "the model's gated perceptrons are no convolutions that an agent could share, expected "
+                    + "--bootstrapping-form joint")
+        }
+        let agent = AgentNetwork(configuration, sharing: weights)
         let maps = zip(model.observed(setup.abstractImage).blocks, agent.observed(setup.abstractImage).blocks)
         for (index, pair) in maps.enumerated() {
             let (own, others) = (pair.0.shape, pair.1.shape)
