@@ -103,7 +103,7 @@ public struct Safetensors: Sendable {
         guard entry.type == .uint8 else {
             throw error(name, found: entry.type.rawValue, expected: ElementType.uint8.rawValue)
         }
-        return Array(bytes(of: entry))
+        return Array(stored(entry).bytes)
     }
 
     /// The size and checksum of the whole file.
