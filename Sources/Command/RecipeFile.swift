@@ -42,7 +42,7 @@ struct RecipeFile {
         "momentum": .number, "clip-grad": .number, "smoothing": .number, "mixup": .number, "cutmix": .number,
         "mixup-prob": .number, "mixup-switch-prob": .number, "hflip": .number, "reprob": .number,
         "color-jitter": .number, "model-ema-decay": .number, "val-split": .number, "checkpoint-seconds": .number,
-        "opt-eps": .number, "layer-decay": .number, "bce-target-thresh": .number,
+        "fraction": .number, "opt-eps": .number, "layer-decay": .number, "bce-target-thresh": .number,
         "opt": .text, "sched": .text, "clip-mode": .text, "method": .text, "teacher": .text, "aa": .text, "data": .text,
         "format": .text, "out": .text, "from": .text, "precision": .text,
         "scale": .pair, "ratio": .pair, "opt-betas": .pair, "model-args": .settings, "strict": .flag, "quiet": .flag,

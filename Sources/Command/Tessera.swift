@@ -16,7 +16,8 @@ struct TesseraCommand: ParsableCommand {
         version: "0.1.0",
         subcommands: [
             ModelsCommand.self, TrainCommand.self, EvaluateCommand.self, PredictCommand.self, FeaturesCommand.self,
-            ExplainCommand.self, DataCommand.self, MethodsCommand.self, BenchCommand.self, ForwardCommand.self,
+            ExplainCommand.self, DataCommand.self, MethodsCommand.self, StudyCommand.self, BenchCommand.self,
+            ForwardCommand.self,
         ])
 
     static func main() {

@@ -4,7 +4,8 @@ import Testing
 /// Help texts, word for word. `TESSERA_RECORD=1 swift test` writes them anew into the source folder.
 @Suite struct SnapshotTests {
     @Test(arguments: [
-        "", "models", "methods", "train", "evaluate", "predict", "features", "explain", "data", "bench", "forward",
+        "", "models", "methods", "train", "evaluate", "predict", "features", "explain", "data", "study",
+        "bench", "forward",
     ]) func help(_ verb: String) throws {
         let result = try Command.run((verb.isEmpty ? [] : [verb]) + ["--help"])
         #expect(result.status == 0 && result.errors.isEmpty)
@@ -18,7 +19,9 @@ import Testing
     }
 
     @Test func everyVerbShowsAnExample() throws {
-        for verb in ["models", "train", "evaluate", "predict", "features", "explain", "data", "bench", "forward"] {
+        for verb in [
+            "models", "train", "evaluate", "predict", "features", "explain", "data", "study", "bench", "forward",
+        ] {
             #expect(try Command.run(verb, "--help").output.contains("tessera \(verb) "), "\(verb)")
         }
     }
