@@ -54,6 +54,8 @@ struct RecipeOptions: ParsableArguments {
     @Flag(help: "Average with the whole decay from the first step on.") var modelEmaNoWarmup = false
     @Option(help: "Part of the images to hold out where the data holds out none.") var valSplit = standard
         .validationFraction
+    @Option(help: "Train on this part of each class's images only, which --seed picks.") var fraction = standard
+        .trainingFraction
     @Flag(help: "Compute activations of blocks twice instead of keeping them: less memory, a third more time.")
     var gradCheckpointing = false
     @Option(help: "Threads that read and augment images.") var workers = standard.workers
@@ -78,7 +80,7 @@ struct RecipeOptions: ParsableArguments {
         (options.mixupOffEpoch, options.horizontalFlip, options.cropPadding) = (mixupOffEpoch, hflip, cropPadding)
         (options.scale, options.ratio, options.autoAugment) = (scale, ratio, autoAugment)
         (options.eraseProbability, options.colorJitter, options.emaDecay) = (reprob, colorJitter, modelEmaDecay)
-        (options.validationFraction, options.workers) = (valSplit, workers)
+        (options.validationFraction, options.trainingFraction, options.workers) = (valSplit, fraction, workers)
         (options.checkpointSeconds, options.checkpointsActivations) = (checkpointSeconds, gradCheckpointing)
         return options
     }

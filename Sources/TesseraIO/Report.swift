@@ -20,21 +20,28 @@ public struct Report: Codable, Sendable {
             public var x: [Double]
             /// As many as `x`; values that are not finite leave a gap.
             public var y: [Double]
+            /// A name for each point: they are then drawn apart, without a line through them.
+            public var labels: [String]?
 
-            public init(_ name: String, x: [Double], y: [Double]) {
+            public init(_ name: String, x: [Double], y: [Double], labels: [String]? = nil) {
+                precondition(labels.map { $0.count == x.count } ?? true, "a label for each of \(x.count) points")
                 self.name = name
                 self.x = x
                 self.y = y
+                self.labels = labels
             }
         }
 
         public var title: String
         public var horizontal: String
+        /// Whether equal factors are equally wide; points that are not above 0 are left out.
+        public var isLogarithmic: Bool
         public var series: [Series]
 
-        public init(_ title: String, horizontal: String = "epoch", series: [Series]) {
+        public init(_ title: String, horizontal: String = "epoch", isLogarithmic: Bool = false, series: [Series]) {
             self.title = title
             self.horizontal = horizontal
+            self.isLogarithmic = isLogarithmic
             self.series = series
         }
     }
@@ -110,35 +117,15 @@ public struct Report: Codable, Sendable {
 extension Report {
     /// The page as HTML.
     public var page: String {
-        """
-        <!DOCTYPE html>
-        <html lang="en">
-        <head>
-        <meta charset="utf-8">
-        <meta name="viewport" content="width=device-width, initial-scale=1">
-        <title>\(escaped(title))</title>
-        <style>\(reportStyle)</style>
-        </head>
-        <body>
-        <header><h1>\(escaped(title))</h1><p>\(escaped(summary))</p></header>
-        <main>
-        \(highlightsHTML)
-        \(chartsHTML)
-        \(samplesHTML)
-        \(confusion.map(\.html) ?? "")
-        \(configurationHTML)
-        </main>
-        <footer>Written by Tessera</footer>
-        </body>
-        </html>
-
-        """
-    }
-
-    private var highlightsHTML: String {
-        if highlights.isEmpty { return "" }
-        let tiles = highlights.map { "<div><dt>\(escaped($0.name))</dt><dd>\(escaped($0.value))</dd></div>" }
-        return "<dl class=\"tiles\">\(tiles.joined())</dl>"
+        htmlPage(
+            title: title, summary: summary,
+            content: """
+                \(tiles(highlights))
+                \(chartsHTML)
+                \(samplesHTML)
+                \(confusion.map(\.html) ?? "")
+                \(factTable(configuration))
+                """)
     }
 
     private var chartsHTML: String {
@@ -161,13 +148,6 @@ extension Report {
                 """
         }
         return section("Predictions", "<div class=\"samples\">\(figures.joined())</div>", when: !samples.isEmpty)
-    }
-
-    private var configurationHTML: String {
-        let rows = configuration.map {
-            "<tr><th scope=\"row\">\(escaped($0.name))</th><td>\(escaped($0.value))</td></tr>"
-        }
-        return section("Configuration", "<table class=\"facts\">\(rows.joined())</table>", when: !configuration.isEmpty)
     }
 }
 
@@ -233,22 +213,4 @@ extension Report.Confusion {
     }
 }
 
-private func section(_ title: String, _ content: String, when isThere: Bool) -> String {
-    isThere ? "<section><h2>\(escaped(title))</h2>\(content)</section>\n" : ""
-}
-
 private func percent(_ fraction: Double) -> String { String(format: "%.1f%%", 100 * fraction) }
-
-/// Text that HTML shows as it is, in attributes too.
-func escaped(_ text: String) -> String {
-    text.unicodeScalars.reduce(into: "") { result, scalar in
-        switch scalar {
-        case "&": result += "&amp;"
-        case "<": result += "&lt;"
-        case ">": result += "&gt;"
-        case "\"": result += "&quot;"
-        case "'": result += "&#39;"
-        default: result.unicodeScalars.append(scalar)
-        }
-    }
-}

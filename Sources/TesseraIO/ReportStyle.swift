@@ -51,5 +51,7 @@ let reportStyle = """
     .matrix td{min-width:44px;height:32px;text-align:center;border:1px solid var(--paper);border-radius:4px}
     .matrix td.hit{background:rgba(var(--good),calc(var(--s)*.55))}
     .matrix td.miss{background:rgba(var(--bad),calc(var(--s)*.9))}
+    pre{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:12px 16px;overflow-x:auto}
+    path.dashed{stroke-dasharray:7 5}.chart li i.dashed{width:5px;margin-right:15px}
     @media print{body{max-width:none}section{break-inside:avoid}}
     """

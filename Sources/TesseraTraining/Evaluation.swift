@@ -22,9 +22,9 @@ public struct Evaluation: Sendable, Codable {
 /// Runs a classifier over all images of a loader.
 ///
 /// - Precondition: the model has at least as many outputs as the data has classes.
-/// - Parameter observe: sees each batch's places in the data set, labels and logits.
+/// - Parameter observe: sees each batch's places in the data set, labels and logits; what it throws ends the evaluation.
 public func evaluate(
-    _ model: CompiledClassifier, _ loader: Loader, observe: (Batch, Tensor) -> Void = { _, _ in }
+    _ model: CompiledClassifier, _ loader: Loader, observe: (Batch, Tensor) throws -> Void = { _, _ in }
 ) throws -> Evaluation {
     var metrics: ClassificationMetrics?
     var loss = 0.0
@@ -35,7 +35,7 @@ public func evaluate(
         loss -= Double(logits.logSoftmax(axis: -1).picked(batch.labels).reduce(0, +))
         if metrics == nil { metrics = ClassificationMetrics(classes: logits.shape[1]) }
         logits.withUnsafeBuffer { metrics!.add(logits: $0, labels: batch.labels) }
-        observe(batch, logits)
+        try observe(batch, logits)
     }
     let classes = loader.dataset.classNames.count
     let (images, outputs) = (metrics?.count ?? 0, metrics?.classes ?? classes)

@@ -14,6 +14,9 @@ public protocol BatchSource {
     func forEachBatch(epoch: Int, from start: Int, _ body: (TrainingBatch) throws -> Bool) throws
 }
 
+/// The evaluation at the end of an epoch was asked to stop before it was done.
+struct InterruptedEvaluation: Error {}
+
 /// The training loop: one tape a step, one optimizer, a schedule by update, an optional average of the weights.
 ///
 /// It knows nothing about files and terminals: those listen to its events. Random numbers are forked from
@@ -84,17 +87,18 @@ public final class Trainer {
     /// Trains to the end, or until `shouldStop` says so after a step.
     ///
     /// - Parameters:
+    ///   - limit: the epochs in all after which to pause, at a checkpoint
     ///   - evaluate: loss and accuracy (nil: the loss decides) of the model as it is now; called at the end of every
-    ///     epoch
+    ///     epoch. It may throw ``InterruptedEvaluation``: then it is called again when the run is resumed.
     ///   - report: hears what happens; an error it throws (a full disk) ends the run
-    /// - Returns: whether the end was reached
+    /// - Returns: whether the end, or the limit, was reached
     /// - Throws: ``DivergedError``, and what the data and the listeners throw.
     public func run(
-        evaluate: () throws -> (loss: Double, accuracy: Double?), shouldStop: () -> Bool = { false },
-        report: (TrainingEvent) throws -> Void
+        upTo limit: Int = .max, evaluate: () throws -> (loss: Double, accuracy: Double?),
+        shouldStop: () -> Bool = { false }, report: (TrainingEvent) throws -> Void
     ) throws -> Bool {
         var lastCheckpoint = Date()
-        while state.epoch < epochs {
+        while state.epoch < min(epochs, limit) {
             var isStopped = false
             try source.forEachBatch(epoch: state.epoch, from: state.batch) { batch in
                 let start = Date()
@@ -112,7 +116,10 @@ public final class Trainer {
                 return !isStopped
             }
             if isStopped { return false }
-            try finishEpoch(evaluate, report)
+            do { try finishEpoch(evaluate, report) } catch is InterruptedEvaluation {
+                try report(.checkpoint(state))
+                return false
+            }
             lastCheckpoint = Date()
         }
         return true

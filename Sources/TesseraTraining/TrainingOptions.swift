@@ -61,6 +61,8 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
     /// Start with a small decay, which grows to `emaDecay`.
     public var emaWarmup = true
     public var validationFraction = 0.1
+    /// The part of each class's training images to use.
+    public var trainingFraction = 1.0
     public var workers = 2
     /// Compute the activations of blocks again in the backward pass instead of keeping them.
     public var checkpointsActivations = false
@@ -124,6 +126,7 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
         require((1...64).contains(augmentationRepeats), "aug-repeats", augmentationRepeats, "1 to 64")
         require(emaDecay.map { $0 > 0 && $0 < 1 } ?? true, "model-ema-decay", emaDecay ?? 0, "above 0, below 1")
         require(validationFraction > 0 && validationFraction < 1, "val-split", validationFraction, "above 0, below 1")
+        require(trainingFraction > 0 && trainingFraction <= 1, "fraction", trainingFraction, "above 0, at most 1")
         require((0...64).contains(workers), "workers", workers, "0 to 64")
         distillation.check(&problems, method: method)
         drloc.check(&problems, method: method)

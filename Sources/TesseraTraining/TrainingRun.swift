@@ -57,22 +57,11 @@ public final class TrainingRun {
         _ plan: Plan, at path: String, imageSize: Int? = nil, modelArguments: JSON? = nil, weights: String? = nil,
         overwrite: Bool = false
     ) throws -> TrainingRun {
-        let data = try OpenedData(plan)
-        var configuration = try Registry.entry(plan.model).configuration
-        if let modelArguments { try configuration.apply(Arguments(modelArguments, section: "model-args")) }
-        configuration.classes = data.train.classNames.count
-        let sample = try data.sample
-        configuration.channels = sample.channels
-        if let imageSize {
-            configuration.imageSize = Size(imageSize)
-        } else if max(sample.height, sample.width) <= 64 {
-            // Small pictures are trained at their own size; enlarging them costs time and adds nothing.
-            configuration.imageSize = Size(sample.height, sample.width)
-        }
-        try configuration.validate()
+        let data = try TrainingData(plan)
+        let configuration = try data.configuration(plan.model, imageSize: imageSize, arguments: modelArguments)
         let problems = plan.options.problems(images: data.train.count, classes: configuration.classes)
         guard problems.isEmpty else { throw OptionsError(problems: problems) }
-        let preprocessing = Preprocessing(configuration.imageSize, sample.channels, data.name)
+        let preprocessing = data.preprocessing(for: configuration)
         _ = try TrainingTransform(preprocessing, plan.options.augmentation)
         let file = TesseraIO.ModelConfiguration(
             architecture: plan.model, classCount: configuration.classes, modelArguments: modelArguments,
@@ -105,7 +94,7 @@ public final class TrainingRun {
             model.initialize(seed: plan.options.seed)
         }
         let trained = try TrainedModel(model: model, configuration: file)
-        let data = try OpenedData(plan)
+        let data = try TrainingData(plan)
         // The folder may have been edited, and the data may have changed since.
         let problems = plan.options.problems(images: data.train.count, classes: file.classCount)
         guard problems.isEmpty else {
@@ -122,7 +111,7 @@ public final class TrainingRun {
     }
 
     private init(
-        _ plan: Plan, _ trained: TrainedModel, _ objective: any Objective, _ data: OpenedData, _ folder: RunFolder,
+        _ plan: Plan, _ trained: TrainedModel, _ objective: any Objective, _ data: TrainingData, _ folder: RunFolder,
         resuming checkpoint: Checkpoint<TrainingState>?
     ) throws {
         (self.plan, self.trained, self.folder) = (plan, trained, folder)
@@ -148,10 +137,13 @@ public final class TrainingRun {
     }
 
     /// Trains to the end or until `shouldStop`, keeping the folder whole all the time.
-    /// - Returns: whether the end was reached
-    public func run(shouldStop: () -> Bool = { false }, progress: (TrainingEvent) -> Void) throws -> Bool {
+    /// - Parameter limit: the epochs after which to pause: the run can be resumed as if it had been interrupted there
+    /// - Returns: whether the end, or the limit, was reached
+    public func run(
+        upTo limit: Int = .max, shouldStop: () -> Bool = { false }, progress: (TrainingEvent) -> Void
+    ) throws -> Bool {
         try trainer.run(
-            evaluate: validate, shouldStop: shouldStop,
+            upTo: limit, evaluate: { try validate(shouldStop) }, shouldStop: shouldStop,
             report: { event in
                 switch event {
                 case .epoch(let summary): try record(summary)
@@ -162,9 +154,12 @@ public final class TrainingRun {
             })
     }
 
-    private func validate() throws -> (loss: Double, accuracy: Double?) {
+    /// - Throws: ``InterruptedEvaluation`` when `shouldStop` says so after a batch.
+    private func validate(_ shouldStop: () -> Bool) throws -> (loss: Double, accuracy: Double?) {
         if trainer.objective.classifies {
-            let result = try evaluate(CompiledClassifier(trained.model), validation)
+            let result = try evaluate(CompiledClassifier(trained.model), validation) { _, _ in
+                if shouldStop() { throw InterruptedEvaluation() }
+            }
             return (result.loss, result.top1)
         }
         var (loss, images) = (0.0, 0)
@@ -173,6 +168,7 @@ public final class TrainingRun {
             let ready = TrainingBatch(batch, classes: validation.dataset.classNames.count, smoothing: 0)
             loss += trainer.validationLoss(ready, step: batch.step) * Double(batch.count)
             images += batch.count
+            if shouldStop() { throw InterruptedEvaluation() }
         }
         return (loss / Double(max(1, images)), nil)
     }
@@ -224,42 +220,6 @@ extension TrainingRun.Plan {
 public struct OptionsError: Error, CustomStringConvertible {
     public let problems: [String]
     public var description: String { problems.joined(separator: "; ") }
-}
-
-/// The two splits of a plan's data.
-private struct OpenedData {
-    let name: String
-    let train: any Dataset
-    let validation: any Dataset
-
-    init(_ plan: TrainingRun.Plan) throws {
-        let source = try DataSource.open(
-            plan.data, format: plan.format.flatMap(DatasetFormat.init), pixelLimit: plan.pixelLimit)
-        name = source.name
-        (train, validation) = try source.splits(validationFraction: plan.options.validationFraction)
-    }
-
-    /// An image that can be read, to learn size and channels from.
-    var sample: Image {
-        get throws {
-            var failure: (any Error)?
-            for index in 0..<min(train.count, 64) {
-                do { return try train.image(at: index) } catch { failure = error }
-            }
-            throw failure ?? DataError(name, "has no images")
-        }
-    }
-}
-
-extension Preprocessing {
-    /// The statistics of a well-known data set, or ImageNet's.
-    fileprivate init(_ size: Size, _ channels: Int, _ dataset: String) {
-        let known = Self.statistics[dataset]
-        let (mean, std) =
-            known.flatMap { $0.mean.count == channels ? $0 : nil }
-            ?? (channels == 3 ? (Self.imageNetMean, Self.imageNetStd) : ([0.449], [0.226]))
-        self.init(height: size.height, width: size.width, mean: mean, std: std)
-    }
 }
 
 extension JSON {

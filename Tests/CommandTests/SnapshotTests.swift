@@ -4,8 +4,8 @@ import Testing
 /// Help texts, word for word. `TESSERA_RECORD=1 swift test` writes them anew into the source folder.
 @Suite struct SnapshotTests {
     @Test(arguments: [
-        "", "models", "methods", "train", "evaluate", "predict", "features", "explain", "data", "quantize", "import",
-        "export", "bench", "forward",
+        "", "models", "methods", "train", "evaluate", "predict", "features", "explain", "data", "study", "quantize",
+        "import", "export", "bench", "forward",
     ]) func help(_ verb: String) throws {
         let result = try Command.run((verb.isEmpty ? [] : [verb]) + ["--help"])
         #expect(result.status == 0 && result.errors.isEmpty)
@@ -20,8 +20,8 @@ import Testing
 
     @Test func everyVerbShowsAnExample() throws {
         for verb in [
-            "models", "train", "evaluate", "predict", "features", "explain", "data", "quantize", "import", "export",
-            "bench", "forward",
+            "models", "train", "evaluate", "predict", "features", "explain", "data", "study", "quantize", "import",
+            "export", "bench", "forward",
         ] {
             #expect(try Command.run(verb, "--help").output.contains("tessera \(verb) "), "\(verb)")
         }

@@ -207,4 +207,19 @@ import Testing
         metrics.add(logits: [3, 2, 1, 1, 2, 3, 2, 3, 1, .nan, .nan, .nan], labels: [0, 0, 0, 1])
         #expect(metrics.top1 == 0.25 && metrics.topK == 0.5 && metrics.perClass == [1.0 / 3, 0, nil])
     }
+
+    /// Each class keeps its share, the seed decides which images, and a smaller part lies in a larger one.
+    @Test func stratifiedParts() throws {
+        let labels = (0..<130).map { UInt8($0 < 100 ? 0 : $0 < 129 ? 1 : 2) }
+        let data = PackedDataset(
+            classNames: ["a", "b", "c"], labels: labels, height: 1, width: 1, channels: 1, pixels: labels, source: "x")
+        let part = Subset.stratified(data, fraction: 0.1, seed: 7)
+        #expect(part.classCounts == [10, 3, 1])
+        #expect(part.indices == part.indices.sorted() && part.indices != Array(0..<10) + [100, 101, 102, 129])
+        #expect(part.indices == Subset.stratified(data, fraction: 0.1, seed: 7).indices)
+        #expect(part.indices != Subset.stratified(data, fraction: 0.1, seed: 8).indices)
+        let larger = Subset.stratified(data, fraction: 0.5, seed: 7)
+        #expect(larger.classCounts == [50, 15, 1] && Set(part.indices).isSubset(of: larger.indices))
+        #expect(Subset.stratified(data, fraction: 1, seed: 7).indices == Array(0..<130))
+    }
 }
