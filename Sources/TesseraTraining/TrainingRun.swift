@@ -82,6 +82,9 @@ public final class TrainingRun {
         if let weights { try model.start(from: weights) }
         let trained = try TrainedModel(model: model, configuration: file)
         let objective = try plan.objective(for: trained)
+        guard data.isLabelled || !objective.classifies else {
+            throw DataError(plan.data, "has no class folders, which --method \(plan.options.method) learns from")
+        }
         let folder = try RunFolder.create(at: path, overwrite: overwrite)
         try folder.write(file)
         return try TrainingRun(plan, trained, objective, data, folder, resuming: nil)
@@ -231,11 +234,12 @@ private struct OpenedData {
     let name: String
     let train: any Dataset
     let validation: any Dataset
+    let isLabelled: Bool
 
     init(_ plan: TrainingRun.Plan) throws {
         let source = try DataSource.open(
             plan.data, format: plan.format.flatMap(DatasetFormat.init), pixelLimit: plan.pixelLimit)
-        name = source.name
+        (name, isLabelled) = (source.name, source.isLabelled)
         (train, validation) = try source.splits(validationFraction: plan.options.validationFraction)
     }
 
