@@ -126,11 +126,8 @@ import Testing
     }
 
     /// Killed at some step and resumed by its folder alone: the bits of a run that was not.
-    @Test(arguments: ["deit", "drloc", "locality_guidance", "bootstrapping", "mae"]) func killAndResume(
-        _ method: String
-    )
-        throws
-    {
+    @Test(arguments: ["deit", "drloc", "locality_guidance", "bootstrapping", "mae"])
+    func killAndResume(_ method: String) throws {
         let whole = Self.scratch.file("whole-\(method)")
         #expect(try Command.run(Self.arguments(method, out: whole)).status == 0)
         let path = Self.scratch.file("killed-\(method)")
