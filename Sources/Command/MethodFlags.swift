@@ -18,20 +18,26 @@ struct AllMethodFlags: ParsableArguments {
     @OptionGroup(title: "Method locality_guidance") var guidance: LocalityGuidanceFlags
     @OptionGroup(title: "Method bootstrapping") var bootstrapping: BootstrappingFlags
     @OptionGroup(title: "Method intermediate_supervision") var intermediate: IntermediateSupervisionFlags
+    @OptionGroup(title: "Method mae") var mae: MaskedAutoencoderFlags
+    @OptionGroup(title: "Method tinymim") var tinymim: TokenRelationFlags
 
     static let kinds: [String: RecipeFile.Kind] = [
         DistillationFlags.kinds, RelativeLocalizationFlags.kinds, LocalityGuidanceFlags.kinds,
-        BootstrappingFlags.kinds, IntermediateSupervisionFlags.kinds,
+        BootstrappingFlags.kinds, IntermediateSupervisionFlags.kinds, MaskedAutoencoderFlags.kinds,
+        TokenRelationFlags.kinds,
     ].reduce(into: [:]) { $0.merge($1) { first, _ in first } }
 
     func apply(to options: inout TrainingOptions) {
-        let all: [any MethodFlags] = [distillation, drloc, guidance, bootstrapping, intermediate]
+        let all: [any MethodFlags] = [
+            distillation, drloc, guidance, bootstrapping, intermediate, mae, tinymim,
+        ]
         for flags in all { flags.apply(to: &options) }
     }
 }
 
 extension DistillationLoss: ExpressibleByArgument {}
 extension RelativeLocalizationOptions.Mode: ExpressibleByArgument {}
+extension TokenRelationOptions.Target: ExpressibleByArgument {}
 
 struct DistillationFlags: MethodFlags {
     private static let standard = DistillationOptions()
@@ -159,5 +165,46 @@ struct IntermediateSupervisionFlags: MethodFlags {
 
     func apply(to options: inout TrainingOptions) {
         (options.intermediate.imageWeight, options.intermediate.classWeight) = (intermediateImage, intermediateClass)
+    }
+}
+
+struct MaskedAutoencoderFlags: MethodFlags {
+    private static let standard = MaskedAutoencoderOptions()
+
+    @Option(help: "The part of the patches that is hidden.") var maeRatio = standard.ratio
+    @Flag(help: "Rebuild each patch with its mean and deviation taken out.") var maeNormPix = false
+    @Option(help: "Width of the decoder.") var maeDecoderWidth = standard.decoderWidth
+    @Option(help: "Blocks of the decoder.") var maeDecoderDepth = standard.decoderDepth
+    @Option(help: "Heads of the decoder.") var maeDecoderHeads = standard.decoderHeads
+
+    static let kinds: [String: RecipeFile.Kind] = [
+        "mae-ratio": .number, "mae-norm-pix": .flag, "mae-decoder-width": .whole, "mae-decoder-depth": .whole,
+        "mae-decoder-heads": .whole,
+    ]
+
+    func apply(to options: inout TrainingOptions) {
+        (options.mae.ratio, options.mae.normalizesPixels) = (maeRatio, maeNormPix)
+        (options.mae.decoderWidth, options.mae.decoderDepth) = (maeDecoderWidth, maeDecoderDepth)
+        options.mae.decoderHeads = maeDecoderHeads
+    }
+}
+
+struct TokenRelationFlags: MethodFlags {
+    @Option(help: "relations, or one of the paper's ablations: features or class-token.")
+    var tinymimTarget = TokenRelationOptions().target
+    @Option(
+        help: ArgumentHelp(
+            "The teacher's block, from 1 (default: the last; of 24 or more that at three quarters).", valueName: "n"))
+    var tinymimBlock: Int?
+    @Option(help: ArgumentHelp("Heads of the relations (default: the teacher's).", valueName: "n"))
+    var tinymimHeads: Int?
+
+    static let kinds: [String: RecipeFile.Kind] = [
+        "tinymim-target": .text, "tinymim-block": .whole, "tinymim-heads": .whole,
+    ]
+
+    func apply(to options: inout TrainingOptions) {
+        (options.tinymim.target, options.tinymim.block) = (tinymimTarget, tinymimBlock)
+        options.tinymim.heads = tinymimHeads
     }
 }

@@ -60,13 +60,13 @@ public class VisionTransformer: Module, ImageClassifier {
 
     let clsToken: Parameter?
     let regToken: Parameter?
-    let posEmbed: Parameter
+    package let posEmbed: Parameter
     let patchEmbed: PatchEmbedding
-    let blocks: [Block]
+    package let blocks: [Block]
     let norm: LayerNorm?
     let fcNorm: LayerNorm?
     let head: Linear?
-    let configuration: Configuration
+    package let configuration: Configuration
 
     /// - Precondition: the configuration is valid.
     public init(_ configuration: Configuration, prefixTokens: Int? = nil) {
@@ -86,16 +86,16 @@ public class VisionTransformer: Module, ImageClassifier {
     }
 
     /// x + attention(norm(x)), then x + perceptron(norm(x)); optional layer scale and stochastic depth on both.
-    final class Block: Module {
-        let norm1: LayerNorm
-        let attn: SelfAttention
+    package final class Block: Module {
+        package let norm1: LayerNorm
+        package let attn: SelfAttention
         let ls1: LayerScale?
         let norm2: LayerNorm
         let mlp: any TokenPerceptron
         let ls2: LayerScale?
         private let dropPath: DropPath
 
-        init(_ c: Configuration, dropPath: Float) {
+        package init(_ c: Configuration, dropPath: Float) {
             let initializer = Initializer.truncatedNormal(0.02)
             norm1 = LayerNorm(c.width, epsilon: 1e-6)
             attn = SelfAttention(
@@ -116,7 +116,7 @@ public class VisionTransformer: Module, ImageClassifier {
         }
 
         /// Every token attends, or only the first `queries` ones, and they alone are returned.
-        func callAsFunction(_ tokens: Tensor, queries: Int? = nil) -> Tensor {
+        package func callAsFunction(_ tokens: Tensor, queries: Int? = nil) -> Tensor {
             let kept = queries.map { tokens.sliced(axis: 1, from: 0, to: $0) } ?? tokens
             guard dropPath.isActive || ls1 != nil else {
                 let x = attn(norm1(tokens), queries: queries, residual: kept)
@@ -155,13 +155,28 @@ public class VisionTransformer: Module, ImageClassifier {
 
     /// Patches to normalised tokens `[batch, prefix + patches, width]`, or only the first `keeping` of them.
     func encode(_ image: Tensor, keeping: Int? = nil) -> (tokens: Tensor, grid: Size) {
+        let (tokens, grid) = embedded(image)
+        var x = tokens
+        for block in blocks.dropLast() {
+            x = BlockProbe.show(checkpointed(block, x) { block($0) }, prefix: prefixTokens, grid: grid)
+        }
+        if let last = blocks.last { x = checkpointed(last, x) { last($0, queries: keeping) } }
+        if keeping == nil { x = BlockProbe.show(x, prefix: prefixTokens, grid: grid) }
+        return (norm.map { $0(x) } ?? x, grid)
+    }
+
+    /// What the first block sees: patches behind the learned tokens, all with their positions,
+    /// `[batch, prefix + patches, width]`.
+    /// - Parameter trainsPositions: whether gradients reach the position table
+    package func embedded(_ image: Tensor, trainsPositions: Bool = true) -> (tokens: Tensor, grid: Size) {
         let patches = patchEmbed(image)
         let grid = Size(patches.shape[1], patches.shape[2])
         let count = grid.height * grid.width
         var x = patches.reshaped([patches.shape[0], count, configuration.width])
         let positions = PositionTable.resampled(
-            posEmbed.tensor, prefix: positionPrefix, from: (configuration.grid.height, configuration.grid.width),
-            to: (grid.height, grid.width), configuration.resampling)
+            trainsPositions ? posEmbed.tensor : posEmbed.value, prefix: positionPrefix,
+            from: (configuration.grid.height, configuration.grid.width), to: (grid.height, grid.width),
+            configuration.resampling)
         let prefix = prefixParameters.map {
             $0.tensor.broadcast(to: [x.shape[0], $0.shape[1], configuration.width])
         }
@@ -170,14 +185,16 @@ public class VisionTransformer: Module, ImageClassifier {
         } else {
             x = (prefix.isEmpty ? x : concatenate(prefix + [x], axis: 1)) + positions
         }
-        x = Dropout(configuration.positionDropout)(x)
-        for block in blocks.dropLast() {
-            x = BlockProbe.show(checkpointed(block, x) { block($0) }, prefix: prefixTokens, grid: grid)
-        }
-        if let last = blocks.last { x = checkpointed(last, x) { last($0, queries: keeping) } }
-        if keeping == nil { x = BlockProbe.show(x, prefix: prefixTokens, grid: grid) }
-        return (norm.map { $0(x) } ?? x, grid)
+        return (Dropout(configuration.positionDropout)(x), grid)
     }
+
+    /// Tokens after the first `count` blocks.
+    package func transformed(_ tokens: Tensor, blocks count: Int) -> Tensor {
+        blocks[..<count].reduce(tokens) { x, block in checkpointed(block, x) { block($0) } }
+    }
+
+    /// The norm behind the last block, wherever classification applies it: to tokens or to their mean.
+    package var lastNorm: LayerNorm { norm ?? fcNorm! }
 
     func token(_ index: Int, of z: Tensor) -> Tensor {
         z.sliced(axis: 1, from: index, to: index + 1).reshaped([z.shape[0], configuration.width])
@@ -188,7 +205,8 @@ public class VisionTransformer: Module, ImageClassifier {
     /// The learned tokens that lead the sequence, in order.
     var prefixParameters: [Parameter] { [clsToken, regToken].compactMap { $0 } }
 
-    private var positionPrefix: Int { configuration.excludesClassFromPositions ? 0 : prefixTokens }
+    /// Rows of the position table without a place in the image.
+    package var positionPrefix: Int { configuration.excludesClassFromPositions ? 0 : prefixTokens }
 
     public let prefixTokens: Int
     public var headPrefixes: [String] { ["head."] }

@@ -60,4 +60,17 @@ public enum PositionTable {
             return channel % 2 == 0 ? sin(angle) : cos(angle)
         }
     }
+
+    /// The fixed table of a grid, row after row, as MAE and MoCo v3 have it: the first half of the channels tells the
+    /// column x, sin(x ωᵢ) and then cos(x ωᵢ) with ωᵢ = 10000^(−4i / width), the second half tells the row likewise.
+    /// - Precondition: 4 divides `width`.
+    public static func sinusoids(rows: Int, columns: Int, width: Int) -> [Float] {
+        precondition(width % 4 == 0, "4 does not divide \(width) channels")
+        let quarter = width / 4
+        let omega = (0..<quarter).map { pow(10000, -Double($0) / Double(quarter)) }
+        func waves(_ place: Int) -> [Float] {
+            omega.map { Float(sin(Double(place) * $0)) } + omega.map { Float(cos(Double(place) * $0)) }
+        }
+        return (0..<rows * columns).flatMap { waves($0 % columns) + waves($0 / columns) }
+    }
 }

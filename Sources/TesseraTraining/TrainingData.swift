@@ -7,11 +7,13 @@ struct TrainingData {
     let name: String
     let train: any Dataset
     let validation: any Dataset
+    /// Whether the images have classes.
+    let isLabelled: Bool
 
     init(_ plan: TrainingRun.Plan) throws {
         let source = try DataSource.open(
             plan.data, format: plan.format.flatMap(DatasetFormat.init), pixelLimit: plan.pixelLimit)
-        name = source.name
+        (name, isLabelled) = (source.name, source.isLabelled)
         let splits = try source.splits(validationFraction: plan.options.validationFraction)
         let fraction = plan.options.trainingFraction
         // An impossible fraction is refused with the other settings.

@@ -74,6 +74,8 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
     public var guidance = LocalityGuidanceOptions()
     public var bootstrapping = BootstrappingOptions()
     public var intermediate = IntermediateSupervisionOptions()
+    public var mae = MaskedAutoencoderOptions()
+    public var tinymim = TokenRelationOptions()
 
     public init() {}
 
@@ -133,6 +135,8 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
         guidance.check(&problems, method: method)
         bootstrapping.check(&problems, method: method)
         intermediate.check(&problems, method: method)
+        mae.check(&problems, method: method)
+        tinymim.check(&problems, method: method)
         return problems.lines
     }
 }

@@ -71,6 +71,9 @@ public final class TrainingRun {
         if let weights { try model.start(from: weights) }
         let trained = try TrainedModel(model: model, configuration: file)
         let objective = try plan.objective(for: trained)
+        guard data.isLabelled || !objective.classifies else {
+            throw DataError(plan.data, "has no class folders, which --method \(plan.options.method) learns from")
+        }
         let folder = try RunFolder.create(at: path, overwrite: overwrite)
         try folder.write(file)
         return try TrainingRun(plan, trained, objective, data, folder, resuming: nil)

@@ -49,6 +49,10 @@ import Testing
             arguments += [
                 "--model-args", #"{"inter_supv": true, "channels": [4, 4, 8, 8], "layers": [1, 1, 1, 1]}"#,
             ]
+        case "mae":
+            arguments[1] = "vit_tiny_patch16_224"
+            arguments += ["--model-args", "{\(sizes)}", "--mae-norm-pix", "--mae-ratio", "0.6"]
+            arguments += ["--mae-decoder-width", "16", "--mae-decoder-depth", "1", "--mae-decoder-heads", "2"]
         default: break
         }
         return arguments
@@ -71,10 +75,61 @@ import Testing
         #expect(try Command.run("evaluate", run, "--data", Self.data, "--json").status == 0)
     }
 
+    /// Without labels, even without classes: an encoder, a narrower model that learns its relations, and that one
+    /// fine-tuned with labels.
+    @Test func preTrainsDistilsAndFineTunes() throws {
+        let pictures = Self.scratch.file("pictures")
+        #expect(try Command.run("data", Self.data, "--write-images", pictures, "--count", "40").status == 0)
+        let (encoder, student) = (Self.scratch.file("encoder"), Self.scratch.file("student"))
+        func train(_ arguments: [String]) throws -> JSON {
+            let result = try Command.run(arguments + ["--json"])
+            #expect(result.status == 0, "\(result.errors)")
+            return try JSON(parsing: result.output)
+        }
+        func unlabelled(_ method: String, out: String) -> [String] {
+            Self.scratch.training(pictures, out: out, epochs: 3)
+                + ["--method", method, "--batch", "16", "--color-jitter", "0.4"]
+        }
+        var arguments = Self.arguments("mae", out: encoder)
+        arguments[3] = pictures
+        let first = try train(arguments + ["--batch", "16", "--mixup", "0"])
+        #expect(first["top1"] == .null && first["loss"]?.double ?? 0 > 0)
+        let kept = try Safetensors("\(encoder)/model.safetensors").tensors().map(\.0)
+        #expect(kept.contains("blocks.1.attn.qkv.weight") && !kept.contains { $0.contains("decoder") })
+
+        arguments = unlabelled("tinymim", out: student)
+        arguments[1] = "deit_tiny_patch16_224"
+        let narrow = #"{"patch_size": 4, "embed_dim": 16, "depth": 3, "num_heads": 2}"#
+        arguments += ["--model-args", narrow, "--teacher", encoder, "--tinymim-block", "1", "--tinymim-heads", "4"]
+        #expect(try train(arguments)["loss"]?.double ?? 0 > 0)
+
+        arguments = Self.scratch.training(Self.data, out: Self.scratch.file("tuned"), epochs: 1)
+        arguments[1] = "deit_tiny_patch16_224"
+        let tuned = try train(arguments + ["--model-args", narrow, "--from", student, "--layer-decay", "0.75"])
+        #expect(tuned["top1"]?.double != nil)
+
+        let out = Self.scratch.file("none")
+        for (change, text) in [
+            (["--teacher", Self.teacher], "the teacher is no plain Vision Transformer"),
+            (["--tinymim-block", "3"], "the teacher has 2 blocks"),
+            (["--tinymim-heads", "3"], "do not divide the widths of model (16) and teacher (32)"),
+            (["--image-size", "16"], "3×3 tokens and 1 before them, expected 4×4 tokens and 1"),
+        ] {
+            var arguments = unlabelled("tinymim", out: out)
+            arguments[1] = "deit_tiny_patch16_224"
+            let result = try Command.run(arguments + ["--model-args", narrow, "--teacher", encoder] + change)
+            #expect(result.status == 1 && result.errors.contains(text), "\(result.errors)")
+        }
+
+        let plain = try Command.run(Self.scratch.training(pictures, out: out))
+        #expect(plain.status == 1 && plain.errors.contains("no class folders, which --method supervised learns from"))
+        let measured = try Command.run("evaluate", Self.teacher, "--data", pictures)
+        #expect(measured.status == 1 && measured.errors.contains("has no class folders"))
+    }
+
     /// Killed at some step and resumed by its folder alone: the bits of a run that was not.
-    @Test(arguments: ["deit", "drloc", "locality_guidance", "bootstrapping"]) func killAndResume(_ method: String)
-        throws
-    {
+    @Test(arguments: ["deit", "drloc", "locality_guidance", "bootstrapping", "mae"])
+    func killAndResume(_ method: String) throws {
         let whole = Self.scratch.file("whole-\(method)")
         #expect(try Command.run(Self.arguments(method, out: whole)).status == 0)
         let path = Self.scratch.file("killed-\(method)")
@@ -98,8 +153,8 @@ import Testing
         let url = URL(fileURLWithPath: run + "/config.json")
         let before = try JSON(parsing: Data(contentsOf: url))
         let fresh = [
-            "drloc", "distillation", "intermediate", "guidance", "bootstrapping", "criterion", "emaWarmup",
-            "augmentationRepeats", "schedule",
+            "drloc", "distillation", "intermediate", "guidance", "bootstrapping", "mae", "tinymim", "criterion",
+            "emaWarmup", "augmentationRepeats", "schedule",
         ]
         func without(_ json: JSON) -> JSON {
             guard let members = json.members else { return json }

@@ -4,6 +4,8 @@ import Tessera
 /// The layouts in which data sets are kept.
 public enum DatasetFormat: String, Sendable, CaseIterable {
     case idx, cifar10, cifar100, folder, webdataset
+    /// A folder of images without class folders.
+    case images
 }
 
 /// A data set as it is found on the machine, with the splits that it brings.
@@ -16,6 +18,9 @@ public struct DataSource: Sendable {
     public let train: (any Dataset)?
     /// What the source itself holds out.
     public let validation: (any Dataset)?
+
+    /// Whether the images have classes that a model could learn.
+    public var isLabelled: Bool { format != .images }
 
     /// Where named data sets are looked for.
     static let installed = "/usr/share/datasets"
@@ -55,6 +60,9 @@ public struct DataSource: Sendable {
         case .cifar100: return try cifar(.hundred, path, name: "cifar-100")
         case .folder: return try folders(path, name: base, pixelLimit: pixelLimit)
         case .webdataset: return try webDataset(path, name: base, pixelLimit: pixelLimit)
+        case .images:
+            let data = try ImageFolder(unlabelled: path, pixelLimit: pixelLimit)
+            return DataSource(name: base, path: path, format: .images, train: data, validation: nil)
         }
     }
 
@@ -102,7 +110,8 @@ public struct DataSource: Sendable {
         let training = Files.join(path, "train")
         let shards = try shards(in: path) + (Files.isFolder(training) ? shards(in: training) : [])
         if !shards.isEmpty { return .webdataset }
-        return names.contains { Files.isFolder(Files.join(path, $0)) } ? .folder : nil
+        if names.contains(where: { Files.isFolder(Files.join(path, $0)) }) { return .folder }
+        return names.contains { ImageFormat.fileExtensions.contains(Files.fileExtension($0)) } ? .images : nil
     }
 
     private static func shards(in folder: String) throws -> [String] {

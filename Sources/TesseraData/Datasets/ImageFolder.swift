@@ -37,12 +37,24 @@ struct ImageFolder: Dataset {
         self.pixelLimit = pixelLimit
     }
 
+    /// Images at any depth that are of no class; as every sample has a label, they have the same.
+    /// - Throws: `DataError` when there are none.
+    init(unlabelled root: String, pixelLimit: Int) throws {
+        var images: [String] = []
+        try Self.collect("", in: root, depth: 0, into: &images)
+        guard !images.isEmpty else { throw DataError(root, "folder without images (JPEG, PNG or WebP)") }
+        self.root = root
+        classNames = ["image"]
+        files = images.map { (path: $0, label: 0) }
+        self.pixelLimit = pixelLimit
+    }
+
     private static func collect(_ folder: String, in root: String, depth: Int, into images: inout [String]) throws {
         guard depth < maximumDepth else {
             throw DataError(Files.join(root, folder), "folders nested more than \(maximumDepth) deep")
         }
         for name in try Files.list(Files.join(root, folder)) {
-            let path = Files.join(folder, name)
+            let path = folder.isEmpty ? name : Files.join(folder, name)
             if ImageFormat.fileExtensions.contains(Files.fileExtension(name)) {
                 images.append(path)
             } else if Files.isFolder(Files.join(root, path)) {

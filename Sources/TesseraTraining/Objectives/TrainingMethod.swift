@@ -21,7 +21,7 @@ public struct TrainingMethod: Sendable {
     /// In the order in which they are listed.
     public static let all: [TrainingMethod] = [
         .supervised, .deit, .distillation, .drloc, .localityGuidance, .bootstrapping,
-        .intermediateSupervision,
+        .intermediateSupervision, .maskedAutoencoder, .tokenRelations,
     ]
 
     /// - Throws: ``UnknownMethodError`` with the nearest names.
