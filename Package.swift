@@ -10,7 +10,7 @@ let package = Package(
         .library(name: "Tessera", targets: ["Tessera", "TesseraNN"]),
         .library(name: "TesseraModels", targets: ["TesseraModels"]),
         .library(name: "TesseraTraining", targets: ["TesseraTraining", "TesseraData", "TesseraIO"]),
-        .library(name: "TesseraInterchange", targets: ["TesseraInterchange"]),
+        .library(name: "TesseraInterchange", targets: ["TesseraInterchange", "TesseraONNX"]),
         .executable(name: "tessera", targets: ["tessera-command"]),
     ],
     dependencies: [
@@ -31,6 +31,7 @@ let package = Package(
         .target(name: "TesseraRuntime", dependencies: ["TesseraNN", "CKernels"]),
         .target(name: "TesseraIO", dependencies: ["TesseraNN"]),
         .target(name: "TesseraInterchange", dependencies: ["TesseraModels", "TesseraIO"]),
+        .target(name: "TesseraONNX", dependencies: ["TesseraRuntime", "TesseraIO", "TesseraNN"]),
         .target(name: "TesseraData", dependencies: ["Tessera", "CCodecs"]),
         .target(
             name: "TesseraTraining", dependencies: ["TesseraModels", "TesseraRuntime", "TesseraIO", "TesseraData"]),
@@ -46,10 +47,11 @@ let package = Package(
         .testTarget(name: "KernelTests", dependencies: ["CKernels"]),
         .testTarget(name: "TesseraTests", dependencies: ["Tessera", "CKernels"]),
         .testTarget(
-            name: "ModelTests", dependencies: ["TesseraModels", "TesseraRuntime", "TesseraIO"],
+            name: "ModelTests", dependencies: ["TesseraModels", "TesseraRuntime", "TesseraIO", "TesseraONNX"],
             resources: [.copy("Fixtures")]),
         .testTarget(
             name: "RuntimeTests", dependencies: ["TesseraModels", "TesseraRuntime", "CKernels"]),
+        .testTarget(name: "ONNXTests", dependencies: ["TesseraONNX"]),
         .testTarget(name: "DataTests", dependencies: ["TesseraData", "TesseraIO"], resources: [.copy("Fixtures")]),
         .testTarget(name: "IOTests", dependencies: ["TesseraIO"], resources: [.copy("Fixtures")]),
         .testTarget(

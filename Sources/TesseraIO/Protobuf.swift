@@ -1,30 +1,37 @@
 /// Protocol-buffer messages in their binary form: `(number << 3 | kind)`, then the value.
-struct ProtobufWriter {
-    private(set) var bytes: [UInt8] = []
+package struct ProtobufWriter {
+    package private(set) var bytes: [UInt8] = []
 
-    mutating func add(_ number: Int, _ value: UInt64) {
+    package init() {}
+
+    package mutating func add(_ number: Int, _ value: UInt64) {
         key(number, kind: 0)
         integer(value)
     }
 
-    mutating func add(_ number: Int, _ value: Double) {
+    package mutating func add(_ number: Int, _ value: Double) {
         key(number, kind: 1)
         bytes += littleEndian(value.bitPattern)
     }
 
-    mutating func add(_ number: Int, _ value: Float) {
+    package mutating func add(_ number: Int, _ value: Float) {
         key(number, kind: 5)
         bytes += littleEndian(value.bitPattern)
     }
 
     /// Bytes, or a message in a message.
-    mutating func add(_ number: Int, _ value: [UInt8]) {
-        key(number, kind: 2)
-        integer(UInt64(value.count))
+    package mutating func add(_ number: Int, _ value: [UInt8]) {
+        begin(number, length: value.count)
         bytes += value
     }
 
-    mutating func add(_ number: Int, _ value: String) { add(number, Array(value.utf8)) }
+    package mutating func add(_ number: Int, _ value: String) { add(number, Array(value.utf8)) }
+
+    /// The key and length of bytes that the caller writes behind what is here.
+    package mutating func begin(_ number: Int, length: Int) {
+        key(number, kind: 2)
+        integer(UInt64(length))
+    }
 
     private mutating func key(_ number: Int, kind: Int) { integer(UInt64(number << 3 | kind)) }
 
