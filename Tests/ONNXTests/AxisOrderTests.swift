@@ -21,11 +21,13 @@ import Testing
         #expect(meant(moved, wanted).scalars == tensor.scalars)
     }
 
-    @Test(arguments: [
-        (AxisOrder.channelsFirst, [2, 20, 3] as Shape), (.channelsFirst, [2, 2, 2, 5, 3]), (.channelsLast, [2, 5, 12]),
+    private static let followed: [(AxisOrder, Shape)] = [
+        (.channelsFirst, [2, 20, 3]), (.channelsFirst, [2, 2, 2, 5, 3]), (.channelsLast, [2, 5, 12]),
         (.channelsLast, [2, 5, 3, 2, 2]), (.channelsLast, [2, 5, 1, 12]), (.channelsLast, [2, 1, 5, 12, 1]),
-    ])
-    func reshapeThatMemoryFollows(order: AxisOrder, target: Shape) throws {
+    ]
+
+    @Test(arguments: followed) func reshapeThatMemoryFollows(_ example: (order: AxisOrder, target: Shape)) throws {
+        let (order, target) = example
         let tensor = meant(memory, order)
         let after = try #require(order.reshaped(from: tensor.shape, to: target))
         let moved = memory.reshaped(after.inMemory(target))

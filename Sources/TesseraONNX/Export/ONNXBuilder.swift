@@ -24,7 +24,8 @@ struct ONNXBuilder {
     private(set) var constants: [ONNXConstant] = []
     private let parameters: [ConstantKey: String]
     private var count = 0
-    private var names: [ConstantKey: String] = [:]
+    /// With the tensor, which keeps its memory from becoming another's.
+    private var names: [ConstantKey: (name: String, tensor: Tensor)] = [:]
     private var integerNames: [[Int]: String] = [:]
     private var scalarNames: [UInt32: String] = [:]
     private var transposed: [TransposeKey: String] = [:]
@@ -89,12 +90,12 @@ struct ONNXBuilder {
     mutating func constant(_ tensor: Tensor, _ order: AxisOrder? = nil) -> String {
         let order = order ?? .plain(tensor.rank)
         let key = ConstantKey(storage: ObjectIdentifier(tensor.storage!), shape: tensor.shape, order: order)
-        if let name = names[key] { return name }
+        if let known = names[key] { return known.name }
         // Two colons tell readers of weights that it is no parameter as it was.
         let name = parameters[key] ?? "onnx::constant_\(constants.count)"
         let memory = Tape.pause { tensor.transposed(order.inverse) }
         constants.append(ONNXConstant(name: name, tensor: .floats(memory)))
-        names[key] = name
+        names[key] = (name, tensor)
         return name
     }
 
