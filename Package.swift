@@ -31,10 +31,11 @@ let package = Package(
         .target(name: "TesseraRuntime", dependencies: ["TesseraNN", "CKernels"]),
         .target(name: "TesseraIO", dependencies: ["TesseraNN"]),
         .target(name: "TesseraInterchange", dependencies: ["TesseraModels", "TesseraIO"]),
-        .target(name: "TesseraONNX", dependencies: ["TesseraRuntime", "TesseraIO", "TesseraNN"]),
+        .target(name: "TesseraONNX", dependencies: ["TesseraModels", "TesseraRuntime", "TesseraIO"]),
         .target(name: "TesseraData", dependencies: ["Tessera", "CCodecs"]),
         .target(
-            name: "TesseraTraining", dependencies: ["TesseraModels", "TesseraRuntime", "TesseraIO", "TesseraData"]),
+            name: "TesseraTraining",
+            dependencies: ["TesseraModels", "TesseraRuntime", "TesseraIO", "TesseraData", "TesseraONNX"]),
         .target(name: "TesseraQuantization", dependencies: ["TesseraTraining", "TesseraRuntime"]),
         .executableTarget(
             name: "tessera-command",

@@ -9,14 +9,14 @@ import Musl
 /// The size is taken when the file is opened. Files that this package replaces get a new inode, so a mapping of the old
 /// content stays whole; a file that someone cuts short in place while it is mapped stops the program. Small files are
 /// copied instead, which also frees them from that.
-package final class MappedFile: @unchecked Sendable {
-    package let bytes: UnsafeRawBufferPointer
+final class MappedFile: @unchecked Sendable {
+    let bytes: UnsafeRawBufferPointer
     private let isMapped: Bool
 
     private static let smallest = 1 << 16
 
     /// - Throws: ``SystemError``.
-    package init(_ path: String) throws {
+    init(_ path: String) throws {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw SystemError("open", path, code: errno) }
         defer { close(descriptor) }

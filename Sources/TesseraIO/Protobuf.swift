@@ -1,34 +1,32 @@
 /// Protocol-buffer messages in their binary form: `(number << 3 | kind)`, then the value.
-package struct ProtobufWriter {
-    package private(set) var bytes: [UInt8] = []
+struct ProtobufWriter {
+    private(set) var bytes: [UInt8] = []
 
-    package init() {}
-
-    package mutating func add(_ number: Int, _ value: UInt64) {
+    mutating func add(_ number: Int, _ value: UInt64) {
         key(number, kind: 0)
         integer(value)
     }
 
-    package mutating func add(_ number: Int, _ value: Double) {
+    mutating func add(_ number: Int, _ value: Double) {
         key(number, kind: 1)
         bytes += littleEndian(value.bitPattern)
     }
 
-    package mutating func add(_ number: Int, _ value: Float) {
+    mutating func add(_ number: Int, _ value: Float) {
         key(number, kind: 5)
         bytes += littleEndian(value.bitPattern)
     }
 
     /// Bytes, or a message in a message.
-    package mutating func add(_ number: Int, _ value: [UInt8]) {
+    mutating func add(_ number: Int, _ value: [UInt8]) {
         begin(number, length: value.count)
         bytes += value
     }
 
-    package mutating func add(_ number: Int, _ value: String) { add(number, Array(value.utf8)) }
+    mutating func add(_ number: Int, _ value: String) { add(number, Array(value.utf8)) }
 
     /// The key and length of bytes that the caller writes behind what is here.
-    package mutating func begin(_ number: Int, length: Int) {
+    mutating func begin(_ number: Int, length: Int) {
         key(number, kind: 2)
         integer(UInt64(length))
     }

@@ -20,6 +20,8 @@ public struct RunFolder: Sendable {
 
     public static let configurationName = "config.json"
     public static let modelName = "model.safetensors"
+    /// A model that is an ONNX graph, instead of weights.
+    public static let graphName = "model.onnx"
 
     private static let eventsPrefix = "events.out.tfevents."
 

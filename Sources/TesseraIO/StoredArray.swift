@@ -1,25 +1,18 @@
 import Tessera
 
 /// The elements of an array as they lie in a file: row-major, little-endian.
-package struct StoredArray {
+struct StoredArray {
     let file: MappedFile
-    package let type: Safetensors.ElementType
+    let type: Safetensors.ElementType
     let bytes: UnsafeRawBufferPointer
     /// Tells a value that float32 cannot hold from which array it is.
     let refuse: (_ found: String, _ expected: String) -> FormatError
-
-    package init(
-        file: MappedFile, type: Safetensors.ElementType, bytes: UnsafeRawBufferPointer,
-        refuse: @escaping (_ found: String, _ expected: String) -> FormatError
-    ) {
-        (self.file, self.type, self.bytes, self.refuse) = (file, type, bytes, refuse)
-    }
 
     /// The array as floats, converted if it is stored in another type: float64 is rounded. Aligned float32 is borrowed.
     ///
     /// - Throws: what `refuse` makes if a whole number has no equal float.
     /// - Precondition: the bytes hold the shape's count of elements.
-    package func tensor(_ shape: Shape) throws -> Tensor {
+    func tensor(_ shape: Shape) throws -> Tensor {
         precondition(bytes.count == shape.count * type.size, "\(bytes.count) bytes for \(type) \(shape)")
         switch type {
         case .float32: return borrowed(shape)
@@ -36,7 +29,7 @@ package struct StoredArray {
     }
 
     /// Every element, in order.
-    package func elements<Stored, Element>(_ type: Stored.Type, _ convert: (Stored) throws -> Element) rethrows -> [Element] {
+    func elements<Stored, Element>(_ type: Stored.Type, _ convert: (Stored) throws -> Element) rethrows -> [Element] {
         try (0..<bytes.count / self.type.size).map {
             try convert(bytes.loadUnaligned(fromByteOffset: $0 * self.type.size, as: type))
         }

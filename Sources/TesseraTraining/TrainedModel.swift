@@ -4,6 +4,7 @@ import TesseraData
 import TesseraIO
 import TesseraModels
 import TesseraNN
+import TesseraONNX
 import TesseraRuntime
 
 /// A model with its weights, and what it wants to see: everything that running it takes.
@@ -36,6 +37,12 @@ public struct TrainedModel {
     /// - Throws: errors that name the file and the field or tensor.
     public init(_ path: String) throws {
         let file = try ModelFile.locate(path)
+        if file.configuration.architecture == ONNXClassifier.architecture {
+            let size = file.configuration.preprocessing.inputSize
+            let graph = try ONNXClassifier(ONNXFunction(file.weights), image: [1, size[1], size[2], size[0]])
+            try self.init(model: graph, configuration: file.configuration)
+            return
+        }
         let model = try file.configuration.buildModel()
         let weights = try Safetensors(file.weights)
         let quantization = try file.quantization

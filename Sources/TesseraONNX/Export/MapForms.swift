@@ -1,4 +1,5 @@
 import Tessera
+import TesseraIO
 
 extension MaxPool: ONNXExportable {
     func export(_ inputs: [ExportedValue], _ output: BatchShape, to builder: inout ONNXBuilder) -> ExportedValue {

@@ -1,4 +1,5 @@
 import Tessera
+import TesseraIO
 import TesseraNN
 
 /// A value of the graph while it is written: its memory has a name, and its axes may lie there in another order.

@@ -1,4 +1,5 @@
 import Tessera
+import TesseraIO
 import TesseraNN
 import TesseraRuntime
 

@@ -1,4 +1,5 @@
 import Tessera
+import TesseraIO
 import TesseraRuntime
 
 extension Product: ONNXExportable {

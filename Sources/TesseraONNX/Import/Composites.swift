@@ -1,4 +1,5 @@
 import Tessera
+import TesseraIO
 
 /// Operations that older versions of ONNX say by several nodes, put together again: GELU and layer normalisation.
 struct Composites {

@@ -1,4 +1,5 @@
 import Tessera
+import TesseraIO
 
 /// A value of an imported graph: memory, and the order of its axes there.
 ///

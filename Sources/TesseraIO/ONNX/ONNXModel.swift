@@ -13,18 +13,35 @@ public struct ONNXModel: Sendable {
     public var constants: [ONNXConstant]
     public var inputs: [ONNXValueInfo]
     public var outputs: [ONNXValueInfo]
+
+    public init(
+        operatorVersion: Int = 0, producer: String = "", metadata: [(key: String, value: String)] = [],
+        nodes: [ONNXNode] = [], constants: [ONNXConstant] = [], inputs: [ONNXValueInfo] = [],
+        outputs: [ONNXValueInfo] = []
+    ) {
+        (self.operatorVersion, self.producer, self.metadata) = (operatorVersion, producer, metadata)
+        (self.nodes, self.constants, self.inputs, self.outputs) = (nodes, constants, inputs, outputs)
+    }
 }
 
 /// One operation.
 public struct ONNXNode: Sendable {
     public var operation: String
-    public var name = ""
+    public var name: String
     /// The operator set, empty for the standard.
     public var domain = ""
     /// An empty name leaves an optional operand out.
     public var inputs: [String]
     public var outputs: [String]
-    public var attributes: [String: ONNXAttribute] = [:]
+    public var attributes: [String: ONNXAttribute]
+
+    public init(
+        operation: String, name: String = "", inputs: [String], outputs: [String],
+        attributes: [String: ONNXAttribute] = [:]
+    ) {
+        (self.operation, self.name, self.inputs, self.outputs) = (operation, name, inputs, outputs)
+        self.attributes = attributes
+    }
 }
 
 public enum ONNXAttribute: Sendable {
@@ -40,6 +57,8 @@ public enum ONNXAttribute: Sendable {
 public struct ONNXConstant: Sendable {
     public var name: String
     public var tensor: ONNXTensor
+
+    public init(name: String, tensor: ONNXTensor) { (self.name, self.tensor) = (name, tensor) }
 }
 
 /// Constant numbers: floats of any width, or whole numbers and truth values.
@@ -47,7 +66,7 @@ public enum ONNXTensor: Sendable {
     case floats(Tensor)
     case integers([Int], Shape)
 
-    var shape: Shape {
+    public var shape: Shape {
         switch self {
         case .floats(let tensor): tensor.shape
         case .integers(_, let shape): shape
@@ -65,4 +84,6 @@ public struct ONNXValueInfo: Sendable, Equatable {
     public var name: String
     /// Empty where the file does not say.
     public var shape: [Extent]
+
+    public init(name: String, shape: [Extent]) { (self.name, self.shape) = (name, shape) }
 }

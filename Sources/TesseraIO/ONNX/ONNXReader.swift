@@ -1,13 +1,14 @@
 import Tessera
-import TesseraIO
 
 extension ONNXModel {
     /// Reads a model, its constants as floats or whole numbers.
     ///
     /// Constants may lie in files beside it. What is of no use to a forward pass is passed over.
     /// - Throws: `SystemError`; `FormatError` if a file is damaged or holds what this library cannot.
-    public init(_ path: String) throws {
-        var reader = try ONNXReader(path)
+    public init(_ path: String) throws { try self.init(path, MappedFile(path)) }
+
+    init(_ path: String, _ file: MappedFile) throws {
+        var reader = ONNXReader(path: path, file: file)
         self = try reader.model()
     }
 }
@@ -22,10 +23,7 @@ private struct ONNXReader {
     private static let mostNodes = 1 << 18
     private static let mostOperands = 1 << 12
 
-    init(_ path: String) throws {
-        self.path = path
-        file = try MappedFile(path)
-    }
+    init(path: String, file: MappedFile) { (self.path, self.file) = (path, file) }
 
     private func refuse(_ subject: String, _ found: String, _ expected: String) -> FormatError {
         FormatError(file: path, subject: subject, found: found, expected: expected)
@@ -41,8 +39,7 @@ private struct ONNXReader {
 
     /// `ModelProto`
     mutating func model() throws -> ONNXModel {
-        var model = ONNXModel(
-            operatorVersion: 0, producer: "", metadata: [], nodes: [], constants: [], inputs: [], outputs: [])
+        var model = ONNXModel()
         var graph: Range<Int>?
         try read(0..<file.bytes.count) { number, value in
             switch (number, value) {
@@ -249,7 +246,8 @@ extension ONNXReader {
             throw refuse(subject, "\(bytes.count) bytes", "\(count * type.size) for \(shape)")
         }
         let array = StoredArray(
-            file: source, type: type, bytes: UnsafeRawBufferPointer(rebasing: source.bytes[bytes]), refuse: { [path] in FormatError(file: path, subject: subject, found: $0, expected: $1) })
+            file: source, type: type, bytes: UnsafeRawBufferPointer(rebasing: source.bytes[bytes]),
+            refuse: { [path] in FormatError(file: path, subject: subject, found: $0, expected: $1) })
         return (name, type.isWhole ? .integers(array.integers, shape) : .floats(try array.tensor(shape)))
     }
 
@@ -260,8 +258,8 @@ extension ONNXReader {
         guard !location.contains("/"), !location.contains("\0"), location != "..", location != "." else {
             throw refuse(subject, "data in \(location)", "data in a file beside the model")
         }
-        let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? ""
-        let source = try otherFiles[location] ?? MappedFile(folder + location)
+        let folder = parent(of: path)
+        let source = try otherFiles[location] ?? MappedFile("\(folder)/\(location)")
         otherFiles[location] = source
         guard let start = Int(entries["offset"] ?? "0"), start >= 0, start <= source.bytes.count - bytes else {
             throw refuse(

@@ -1,5 +1,4 @@
 import Tessera
-import TesseraIO
 
 extension ONNXModel {
     /// Writes the model to a file; floats go into a second one, `path` with `.data` behind it, if they shall lie beside
@@ -138,6 +137,16 @@ extension ONNXTensor {
         }
     }
 
+    /// `TensorProto` of a nameless tensor.
+    fileprivate var message: [UInt8] {
+        var message = messageStart("")
+        switch self {
+        case .floats(let tensor): message.add(9, tensor.withUnsafeBuffer { Array(UnsafeRawBufferPointer($0)) })
+        case .integers(let values, _): message.add(9, values.withUnsafeBytes { Array($0) })
+        }
+        return message.bytes
+    }
+
     /// `TensorProto` but its data.
     fileprivate func messageStart(_ name: String) -> ProtobufWriter {
         var message = ProtobufWriter()
@@ -155,6 +164,7 @@ extension ONNXNode {
         for output in outputs { message.add(2, output) }
         message.add(3, name)
         message.add(4, operation)
+        if !domain.isEmpty { message.add(7, domain) }
         for (name, attribute) in attributes.sorted(by: { $0.key < $1.key }) {
             message.add(5, attribute.message(name))
         }
@@ -163,7 +173,7 @@ extension ONNXNode {
 }
 
 extension ONNXAttribute {
-    /// `AttributeProto`; constants of nodes are written as constants of the graph instead.
+    /// `AttributeProto`
     fileprivate func message(_ name: String) -> [UInt8] {
         var message = ProtobufWriter()
         message.add(1, name)
@@ -184,7 +194,9 @@ extension ONNXAttribute {
         case .integers(let values):
             for value in values { message.add(8, whole(value)) }
             message.add(20, UInt64(7))
-        case .tensor(_): preconditionFailure("attribute \(name): written tensors are constants of the graph")
+        case .tensor(let tensor):
+            message.add(5, tensor.message)
+            message.add(20, UInt64(4))
         }
         return message.bytes
     }
