@@ -119,7 +119,7 @@ public struct RunFolder: Sendable {
         }
         let own = [
             RunFolder.configurationName, RunFolder.modelName, CheckpointFiles.model, CheckpointFiles.optimizer,
-            CheckpointFiles.state, "metrics.csv", "report.html", "quantization.json",
+            CheckpointFiles.state, RunFolder.graphName, "metrics.csv", "report.html", "quantization.json",
         ]
         return names.filter { name in
             name.hasPrefix(RunFolder.eventsPrefix)

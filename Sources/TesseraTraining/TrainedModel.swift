@@ -64,6 +64,21 @@ public struct TrainedModel {
             preprocessing.normalize(sized, into: $0)
         }
     }
+
+    /// A class that an image may show.
+    public struct Guess: Sendable {
+        public let label: String
+        public let index: Int
+        public let probability: Float
+    }
+
+    /// The most probable classes of an image, the best first, in the current precision.
+    public func classify(_ image: Image, top count: Int = 5) -> [Guess] {
+        let scores = compiled(input(image)).softmax(axis: -1).scalars
+        let order = scores.indices.sorted { (scores[$1], $0) < (scores[$0], $1) }
+        let labels = labels
+        return order.prefix(count).map { Guess(label: labels[$0], index: $0, probability: scores[$0]) }
+    }
 }
 
 /// A weight file that does not fit the model.
