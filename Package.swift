@@ -40,11 +40,14 @@ let package = Package(
         .executableTarget(
             name: "tessera-command",
             dependencies: [
-                "TesseraTraining", "TesseraRuntime", "TesseraQuantization", "TesseraInterchange",
+                "TesseraTraining", "TesseraRuntime", "TesseraQuantization", "TesseraInterchange", "TesseraONNX",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 "Yams",
             ],
             path: "Sources/Command"),
+        // A package of its own as well; built here so that it never falls behind.
+        .executableTarget(
+            name: "embedding-example", dependencies: ["TesseraTraining"], path: "Examples/Embedding/Sources/Embedding"),
         .testTarget(name: "KernelTests", dependencies: ["CKernels"]),
         .testTarget(name: "TesseraTests", dependencies: ["Tessera", "CKernels"]),
         .testTarget(
@@ -52,7 +55,7 @@ let package = Package(
             resources: [.copy("Fixtures")]),
         .testTarget(
             name: "RuntimeTests", dependencies: ["TesseraModels", "TesseraRuntime", "CKernels"]),
-        .testTarget(name: "ONNXTests", dependencies: ["TesseraONNX"]),
+        .testTarget(name: "ONNXTests", dependencies: ["TesseraONNX"], resources: [.copy("Fixtures")]),
         .testTarget(name: "DataTests", dependencies: ["TesseraData", "TesseraIO"], resources: [.copy("Fixtures")]),
         .testTarget(name: "IOTests", dependencies: ["TesseraIO"], resources: [.copy("Fixtures")]),
         .testTarget(
