@@ -10,7 +10,7 @@ let package = Package(
         .library(name: "Tessera", targets: ["Tessera", "TesseraNN"]),
         .library(name: "TesseraModels", targets: ["TesseraModels"]),
         .library(name: "TesseraTraining", targets: ["TesseraTraining", "TesseraData", "TesseraIO"]),
-        .library(name: "TesseraInterchange", targets: ["TesseraInterchange"]),
+        .library(name: "TesseraInterchange", targets: ["TesseraInterchange", "TesseraONNX"]),
         .executable(name: "tessera", targets: ["tessera-command"]),
     ],
     dependencies: [
@@ -31,25 +31,31 @@ let package = Package(
         .target(name: "TesseraRuntime", dependencies: ["TesseraNN", "CKernels"]),
         .target(name: "TesseraIO", dependencies: ["TesseraNN"]),
         .target(name: "TesseraInterchange", dependencies: ["TesseraModels", "TesseraIO"]),
+        .target(name: "TesseraONNX", dependencies: ["TesseraModels", "TesseraRuntime", "TesseraIO"]),
         .target(name: "TesseraData", dependencies: ["Tessera", "CCodecs"]),
         .target(
-            name: "TesseraTraining", dependencies: ["TesseraModels", "TesseraRuntime", "TesseraIO", "TesseraData"]),
+            name: "TesseraTraining",
+            dependencies: ["TesseraModels", "TesseraRuntime", "TesseraIO", "TesseraData", "TesseraONNX"]),
         .target(name: "TesseraQuantization", dependencies: ["TesseraTraining", "TesseraRuntime"]),
         .executableTarget(
             name: "tessera-command",
             dependencies: [
-                "TesseraTraining", "TesseraRuntime", "TesseraQuantization", "TesseraInterchange",
+                "TesseraTraining", "TesseraRuntime", "TesseraQuantization", "TesseraInterchange", "TesseraONNX",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 "Yams",
             ],
             path: "Sources/Command"),
+        // A package of its own as well; built here so that it never falls behind.
+        .executableTarget(
+            name: "embedding-example", dependencies: ["TesseraTraining"], path: "Examples/Embedding/Sources/Embedding"),
         .testTarget(name: "KernelTests", dependencies: ["CKernels"]),
         .testTarget(name: "TesseraTests", dependencies: ["Tessera", "CKernels"]),
         .testTarget(
-            name: "ModelTests", dependencies: ["TesseraModels", "TesseraRuntime", "TesseraIO"],
+            name: "ModelTests", dependencies: ["TesseraModels", "TesseraRuntime", "TesseraIO", "TesseraONNX"],
             resources: [.copy("Fixtures")]),
         .testTarget(
             name: "RuntimeTests", dependencies: ["TesseraModels", "TesseraRuntime", "CKernels"]),
+        .testTarget(name: "ONNXTests", dependencies: ["TesseraONNX"], resources: [.copy("Fixtures")]),
         .testTarget(name: "DataTests", dependencies: ["TesseraData", "TesseraIO"], resources: [.copy("Fixtures")]),
         .testTarget(name: "IOTests", dependencies: ["TesseraIO"], resources: [.copy("Fixtures")]),
         .testTarget(

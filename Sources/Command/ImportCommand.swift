@@ -3,6 +3,7 @@ import Tessera
 import TesseraIO
 import TesseraInterchange
 import TesseraNN
+import TesseraONNX
 
 struct ImportCommand: Verb {
     static let configuration = CommandConfiguration(
@@ -11,7 +12,8 @@ struct ImportCommand: Verb {
             Weights are safetensors (also several with an index), PyTorch checkpoints (.pth, .pt, .bin) or ONNX models,
             under the names of timm, of Hugging Face's transformers or of the paper's repository. What config.json and
             preprocessor_config.json beside them say about the model, its images and its classes is taken over. A
-            checkpoint is data: nothing in it is run.
+            checkpoint is data: nothing in it is run. An ONNX model without --model is taken as a whole graph, which
+            predict, features and evaluate run as it is.
             Example: tessera import deit_tiny.pth --model deit_tiny_patch16_224 --out runs/deit
             """)
 
@@ -51,6 +53,7 @@ struct ImportCommand: Verb {
     }
 
     func perform() throws {
+        if checkpoint.hasSuffix(".onnx"), model == nil { return try importGraph() }
         let arguments = try modelArgs.map { try JSON(parsing: $0) }
         let imported = try PublishedModel(
             checkpoint, .init(name: model, arguments: arguments, section: section, imageSize: imageSize))
@@ -66,5 +69,21 @@ struct ImportCommand: Verb {
             "\(configuration.architecture): \(grouped(imported.model.parameterCount)) parameters, "
                 + (classes == 0 ? "no head" : "\(grouped(classes)) classes")
                 + ", images of \(size[1])×\(size[2])×\(size[0]); \(out)")
+    }
+
+    private func importGraph() throws {
+        guard section == nil, modelArgs == nil else {
+            throw FormatError(
+                file: checkpoint, found: "--section or --model-args for a whole graph", expected: "--model beside them")
+        }
+        let configuration = try ONNXClassifier.configuration(of: checkpoint, imageSize: imageSize)
+        let run = try RunFolder.create(at: out, overwrite: overwrite)
+        try run.write(configuration)
+        try ONNXModel(checkpoint).write(to: run.file(RunFolder.graphName))
+        let size = configuration.preprocessing.inputSize
+        guard !quiet else { return }
+        standardError(
+            "\(configuration.architecture): \(grouped(configuration.classCount)) outputs, images of "
+                + "\(size[1])×\(size[2])×\(size[0]); \(out)")
     }
 }

@@ -55,7 +55,6 @@ struct PredictCommand: Verb {
     func perform() throws {
         compute.apply()
         let model = try TrainedModel(model)
-        let labels = model.labels
         let precision = compute.precision ?? .float32
         precision.use { model.compiled.prepare(for: model.inputShape) }
         var failures = 0
@@ -68,16 +67,13 @@ struct PredictCommand: Verb {
                 standardError("tessera: \(error)")
                 continue
             }
-            let scores = precision.use {
-                model.compiled(model.input(image)).softmax(axis: -1).scalars
-            }
-            let order = scores.indices.sorted { (scores[$1], $0) < (scores[$0], $1) }.prefix(top)
+            let guesses = precision.use { model.classify(image, top: top) }
             let milliseconds = 1000 * Date().timeIntervalSince(start)
             if json {
-                let predictions = order.map { index in
+                let predictions = guesses.map { guess in
                     JSON([
-                        "label": .string(labels[index]), "index": JSON(index),
-                        "probability": JSON(Double(scores[index])),
+                        "label": .string(guess.label), "index": JSON(guess.index),
+                        "probability": JSON(Double(guess.probability)),
                     ])
                 }
                 printJSON(
@@ -86,7 +82,8 @@ struct PredictCommand: Verb {
                     ]))
             } else {
                 print(
-                    "\(file): " + order.map { "\(labels[$0]) \(percent(Double(scores[$0])))" }.joined(separator: ", "))
+                    "\(file): "
+                        + guesses.map { "\($0.label) \(percent(Double($0.probability)))" }.joined(separator: ", "))
             }
         }
         if failures > 0 { throw ExitCode(1) }

@@ -19,12 +19,17 @@ struct ProtobufWriter {
 
     /// Bytes, or a message in a message.
     mutating func add(_ number: Int, _ value: [UInt8]) {
-        key(number, kind: 2)
-        integer(UInt64(value.count))
+        begin(number, length: value.count)
         bytes += value
     }
 
     mutating func add(_ number: Int, _ value: String) { add(number, Array(value.utf8)) }
+
+    /// The key and length of bytes that the caller writes behind what is here.
+    mutating func begin(_ number: Int, length: Int) {
+        key(number, kind: 2)
+        integer(UInt64(length))
+    }
 
     private mutating func key(_ number: Int, kind: Int) { integer(UInt64(number << 3 | kind)) }
 

@@ -20,6 +20,8 @@ public struct RunFolder: Sendable {
 
     public static let configurationName = "config.json"
     public static let modelName = "model.safetensors"
+    /// A model that is an ONNX graph, instead of weights.
+    public static let graphName = "model.onnx"
 
     private static let eventsPrefix = "events.out.tfevents."
 
@@ -117,7 +119,7 @@ public struct RunFolder: Sendable {
         }
         let own = [
             RunFolder.configurationName, RunFolder.modelName, CheckpointFiles.model, CheckpointFiles.optimizer,
-            CheckpointFiles.state, "metrics.csv", "report.html", "quantization.json",
+            CheckpointFiles.state, RunFolder.graphName, "metrics.csv", "report.html", "quantization.json",
         ]
         return names.filter { name in
             name.hasPrefix(RunFolder.eventsPrefix)

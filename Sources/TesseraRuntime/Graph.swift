@@ -31,12 +31,12 @@ public struct Graph {
 
     /// Traces `function` on an abstract image of shape `[1, ...]`.
     /// - Precondition: all parameters have values.
-    public init(input shape: Shape, tracing function: (Tensor) -> [Tensor]) {
+    public init(input shape: Shape, tracing function: (Tensor) throws -> [Tensor]) rethrows {
         values = [Value(shape: shape, constant: nil)]
         input = 0
         let image = Tape.leaf(Tensor(abstract: shape))
         let tape = Tape(.trace)
-        let results = tape.record { function(image) }
+        let results = try tape.record { try function(image) }
         var known: [ObjectIdentifier: ValueID] = [ObjectIdentifier(image.node!): input]
         var constants: [ConstantKey: ValueID] = [:]
         func value(of tensor: Tensor) -> ValueID {

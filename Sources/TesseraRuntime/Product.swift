@@ -2,20 +2,20 @@ import Tessera
 
 /// residual + activation(norm(x) Wᵀ + b): a linear layer or convolution with what stands before and after it, the unit
 /// that one kernel computes.
-struct Product: Operation {
+package struct Product: Operation {
     /// What an input is.
-    enum Role: Sendable { case x, weight, bias, normWeight, normBias, residual }
+    package enum Role: Sendable { case x, weight, bias, normWeight, normBias, residual }
 
-    static let name = "product"
+    package static let name = "product"
     /// The convolution whose patches are the rows of x; nil for a linear layer.
-    let convolution: Convolution?
+    package let convolution: Convolution?
     let precision: Precision
     /// The normalisation of x.
-    private(set) var norm: LayerNormalization?
-    var activation: Activation
+    package private(set) var norm: LayerNormalization?
+    package var activation: Activation
     /// How x, after the norm, and the weight become codes; nil for a product of floats.
     var quantization: Quantization.Layer?
-    private(set) var roles: [Role]
+    package private(set) var roles: [Role]
 
     init(_ linear: LinearOperation) {
         (convolution, precision, activation) = (nil, linear.precision, linear.activation)
@@ -27,9 +27,9 @@ struct Product: Operation {
         roles = [.x, .weight] + (convolution.hasBias ? [.bias] : [])
     }
 
-    func has(_ role: Role) -> Bool { roles.contains(role) }
+    package func has(_ role: Role) -> Bool { roles.contains(role) }
 
-    func operand<Element>(_ role: Role, _ inputs: [Element]) -> Element? {
+    package func operand<Element>(_ role: Role, _ inputs: [Element]) -> Element? {
         roles.firstIndex(of: role).map { inputs[$0] }
     }
 
@@ -60,13 +60,13 @@ struct Product: Operation {
     /// Whether nothing comes after the sums and the bias, so that an affine map can be folded into them.
     var endsWithBias: Bool { activation == .identity && !has(.residual) }
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package func shape(_ inputs: [Shape]) -> Shape {
         let (x, weight) = (operand(.x, inputs)!, operand(.weight, inputs)!)
         guard let convolution else { return x.replacing(-1, with: weight[0]) }
         return convolution.shape([x, weight, [weight[0]]])
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         var x = operand(.x, inputs)!
         let (weight, bias) = (operand(.weight, inputs)!, operand(.bias, inputs))
         if let norm {
@@ -86,11 +86,11 @@ struct Product: Operation {
         }
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         preconditionFailure("a compiled product is not differentiated")
     }
 
-    func cost(_ inputs: [Shape], _ output: Shape) -> Cost {
+    package func cost(_ inputs: [Shape], _ output: Shape) -> Cost {
         Cost(multiplyAdds: output.count * operand(.weight, inputs)!.stride(0), inputs, output)
     }
 }

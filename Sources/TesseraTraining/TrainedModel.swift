@@ -4,6 +4,7 @@ import TesseraData
 import TesseraIO
 import TesseraModels
 import TesseraNN
+import TesseraONNX
 import TesseraRuntime
 
 /// A model with its weights, and what it wants to see: everything that running it takes.
@@ -36,6 +37,12 @@ public struct TrainedModel {
     /// - Throws: errors that name the file and the field or tensor.
     public init(_ path: String) throws {
         let file = try ModelFile.locate(path)
+        if file.configuration.architecture == ONNXClassifier.architecture {
+            let size = file.configuration.preprocessing.inputSize
+            let graph = try ONNXClassifier(ONNXFunction(file.weights), image: [1, size[1], size[2], size[0]])
+            try self.init(model: graph, configuration: file.configuration)
+            return
+        }
         let model = try file.configuration.buildModel()
         let weights = try Safetensors(file.weights)
         let quantization = try file.quantization
@@ -56,6 +63,21 @@ public struct TrainedModel {
         return Tensor(inputShape) {
             preprocessing.normalize(sized, into: $0)
         }
+    }
+
+    /// A class that an image may show.
+    public struct Guess: Sendable {
+        public let label: String
+        public let index: Int
+        public let probability: Float
+    }
+
+    /// The most probable classes of an image, the best first, in the current precision.
+    public func classify(_ image: Image, top count: Int = 5) -> [Guess] {
+        let scores = compiled(input(image)).softmax(axis: -1).scalars
+        let order = scores.indices.sorted { (scores[$1], $0) < (scores[$0], $1) }
+        let labels = labels
+        return order.prefix(count).map { Guess(label: labels[$0], index: $0, probability: scores[$0]) }
     }
 }
 

@@ -11,17 +11,10 @@ extension Tensor {
         precondition(
             rank == 4 && padding <= kernel / 2 && Swift.min(shape[1], shape[2]) + 2 * padding >= kernel,
             "averagePool: windows of \(kernel), padded by \(padding), on \(shape)")
-        // The mean over a rectangle is separable, and so is the number of elements that it is taken over.
         func means(_ size: Int) -> SparseRows {
-            let count = pooledExtent(size, kernel: kernel, stride: stride, padding: padding, ceilMode: ceilMode)
-            return SparseRows(
-                extent: size,
-                rows: (0..<count).map { index in
-                    let start = index * stride - padding
-                    let inside = Swift.max(0, start)..<Swift.min(start + kernel, size)
-                    let counted = countsPadding ? Swift.min(start + kernel, size + padding) - start : inside.count
-                    return inside.map { ($0, 1 / Double(counted)) }
-                })
+            .averaging(
+                size, kernel: kernel, stride: stride, padding: padding, countsPadding: countsPadding,
+                ceilMode: ceilMode)
         }
         return apply(Resample(rows: means(shape[1]), columns: means(shape[2])), [self])
     }
@@ -43,6 +36,24 @@ extension Tensor {
 
     /// The mean over the positions of a feature map: `[batch, height, width, channels]` → `[batch, channels]`.
     public func globalAveragePool() -> Tensor { mean(axes: [1, 2]) }
+}
+
+extension SparseRows {
+    /// What average pooling does along an axis: the mean over a rectangle is separable, and so is the number of elements
+    /// that it is taken over.
+    package static func averaging(
+        _ size: Int, kernel: Int, stride: Int, padding: Int, countsPadding: Bool, ceilMode: Bool = false
+    ) -> SparseRows {
+        let count = pooledExtent(size, kernel: kernel, stride: stride, padding: padding, ceilMode: ceilMode)
+        return SparseRows(
+            extent: size,
+            rows: (0..<count).map { index in
+                let start = index * stride - padding
+                let inside = max(0, start)..<min(start + kernel, size)
+                let counted = countsPadding ? min(start + kernel, size + padding) - start : inside.count
+                return inside.map { ($0, 1 / Double(counted)) }
+            })
+    }
 }
 
 /// How many windows fit along an extent, as PyTorch counts them.

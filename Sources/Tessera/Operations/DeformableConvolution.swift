@@ -1,19 +1,19 @@
 import CKernels
 
 /// A convolution that reads learned places with learned weights.
-struct DeformableConvolution: Operation {
-    static let name = "deformableConvolution"
-    let groups: Int
-    let kernel: (height: Int, width: Int)
-    let stride: Int
-    let padding: Int
-    let dilation: Int
-    let offsetScale: Float
-    let removesCenter: Bool
+package struct DeformableConvolution: Operation {
+    package static let name = "deformableConvolution"
+    package let groups: Int
+    package let kernel: (height: Int, width: Int)
+    package let stride: Int
+    package let padding: Int
+    package let dilation: Int
+    package let offsetScale: Float
+    package let removesCenter: Bool
 
-    private var taps: Int { kernel.height * kernel.width - (removesCenter ? 1 : 0) }
+    package var taps: Int { kernel.height * kernel.width - (removesCenter ? 1 : 0) }
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package func shape(_ inputs: [Shape]) -> Shape {
         let x = inputs[0]
         precondition(
             x.rank == 4 && x[3] % groups == 0 && taps <= 64,
@@ -37,7 +37,7 @@ struct DeformableConvolution: Operation {
             removes_center: removesCenter)
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let output = Tensor(uninitialized: shape)
         var attributes = attributes(inputs[0].shape, shape)
         withExtendedLifetime((inputs, output)) {
@@ -48,7 +48,7 @@ struct DeformableConvolution: Operation {
         return output
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         let inputs = context.saved
         let results = context.inputShapes.map { Tensor(uninitialized: $0) }
         var attributes = attributes(inputs[0].shape, context.gradient.shape)

@@ -1,8 +1,8 @@
 import CKernels
 
 /// exp, log, square root, sine and cosine, element by element.
-struct UnaryFunction: Operation {
-    enum Kind: Sendable {
+package struct UnaryFunction: Operation {
+    package enum Kind: Sendable {
         case exp, log, squareRoot, sine, cosine
 
         var kernel: tk_unary {
@@ -19,12 +19,12 @@ struct UnaryFunction: Operation {
         var savesOutput: Bool { self == .exp || self == .squareRoot }
     }
 
-    static let name = "function"
-    let kind: Kind
+    package static let name = "function"
+    package let kind: Kind
 
-    func shape(_ inputs: [Shape]) -> Shape { inputs[0] }
+    package func shape(_ inputs: [Shape]) -> Shape { inputs[0] }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let output = Tensor(uninitialized: shape)
         withExtendedLifetime((inputs, output)) {
             tk_unary_function(kind.kernel, inputs[0].pointer, output.mutablePointer, Int64(output.count))
@@ -33,7 +33,7 @@ struct UnaryFunction: Operation {
         return output
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         let (g, kept) = (context.gradient, context.saved[0])
         switch kind {
         case .exp: return [g * kept]

@@ -1,19 +1,19 @@
 import CKernels
 
 /// Picks positions along an axis.
-struct Gather: Operation {
-    static let name = "gather"
-    let indices: [Int32]
-    let axis: Int
+package struct Gather: Operation {
+    package static let name = "gather"
+    package let indices: [Int32]
+    package let axis: Int
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package func shape(_ inputs: [Shape]) -> Shape {
         let extent = inputs[0][axis]
         precondition(
             indices.allSatisfy { $0 >= 0 && $0 < extent }, "gathered: an index is outside axis \(axis) of \(inputs[0])")
         return inputs[0].replacing(axis, with: indices.count)
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let (x, output) = (inputs[0], Tensor(uninitialized: shape))
         let (outer, extent, inner) = x.shape.around(axis)
         withExtendedLifetime((x, output)) {
@@ -22,7 +22,7 @@ struct Gather: Operation {
         return output
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         let (gradient, result) = (context.gradient, Tensor(uninitialized: context.inputShapes[0]))
         let (outer, extent, inner) = result.shape.around(axis)
         withExtendedLifetime((gradient, result)) {

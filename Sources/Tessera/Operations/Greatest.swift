@@ -1,13 +1,13 @@
 import CKernels
 
 /// The greatest along one axis, which stays with extent 1.
-struct Greatest: Operation {
-    static let name = "max"
-    let axis: Int
+package struct Greatest: Operation {
+    package static let name = "max"
+    package let axis: Int
 
-    func shape(_ inputs: [Shape]) -> Shape { inputs[0].replacing(axis, with: 1) }
+    package func shape(_ inputs: [Shape]) -> Shape { inputs[0].replacing(axis, with: 1) }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let (x, output) = (inputs[0], Tensor(uninitialized: shape))
         let (outer, count, inner) = x.shape.around(axis)
         withExtendedLifetime((x, output)) { tk_greatest(x.pointer, output.mutablePointer, outer, count, inner) }
@@ -15,7 +15,7 @@ struct Greatest: Operation {
         return output
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         let (x, y) = (context.saved[0], context.saved[1])
         let result = Tensor(uninitialized: x.shape)
         let (outer, count, inner) = x.shape.around(axis)

@@ -2,17 +2,17 @@ import CKernels
 
 /// Normalisation over positions and the channels of a group, for each sample; over a batch, the whole batch is the one
 /// sample.
-struct GroupNormalization: Operation {
-    static let name = "groupNorm"
-    let groups: Int
-    let spansBatch: Bool
-    let epsilon: Float
-    let hasWeight: Bool
-    let hasBias: Bool
+package struct GroupNormalization: Operation {
+    package static let name = "groupNorm"
+    package let groups: Int
+    package let spansBatch: Bool
+    package let epsilon: Float
+    package let hasWeight: Bool
+    package let hasBias: Bool
     /// Where the means and the biased variances go, `[2, samples, groups]`: new memory if nil.
-    var statistics: Tensor?
+    package var statistics: Tensor?
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package func shape(_ inputs: [Shape]) -> Shape {
         let x = inputs[0]
         precondition(
             x.rank >= 2 && groups > 0 && x[-1] % groups == 0, "groupNorm: \(groups) groups of the channels of \(x)")
@@ -27,7 +27,7 @@ struct GroupNormalization: Operation {
         return (Int64(samples), Int64(x.count / max(1, samples * x[-1])), Int64(x[-1]))
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let (samples, positions, channels) = extents(shape)
         let output = Tensor(uninitialized: shape)
         let statistics = statistics ?? Tensor(uninitialized: [2, Int(samples), groups])
@@ -40,7 +40,7 @@ struct GroupNormalization: Operation {
         return output
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         let (samples, positions, channels) = extents(context.inputShapes[0])
         let results = zip(context.inputShapes, context.wanted).map { $1 ? Tensor(uninitialized: $0) : nil }
         withExtendedLifetime((context, results)) {

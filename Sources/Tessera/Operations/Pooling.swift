@@ -8,6 +8,10 @@ package struct MaxPool: Operation {
     package let padding: Int
     package let ceilMode: Bool
 
+    package init(kernel: Int, stride: Int, padding: Int, ceilMode: Bool) {
+        (self.kernel, self.stride, self.padding, self.ceilMode) = (kernel, stride, padding, ceilMode)
+    }
+
     package func shape(_ inputs: [Shape]) -> Shape {
         let x = inputs[0]
         precondition(

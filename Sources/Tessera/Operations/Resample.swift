@@ -1,16 +1,16 @@
 import CKernels
 
 /// A sparse matrix that makes outputs from the `extent` inputs along an axis.
-struct SparseRows: Sendable {
-    let extent: Int
-    private(set) var starts: [Int32] = [0]
-    private(set) var columns: [Int32] = []
-    private(set) var weights: [Float] = []
+package struct SparseRows: Sendable, Equatable {
+    package let extent: Int
+    package private(set) var starts: [Int32] = [0]
+    package private(set) var columns: [Int32] = []
+    package private(set) var weights: [Float] = []
 
-    var count: Int { starts.count - 1 }
+    package var count: Int { starts.count - 1 }
 
     /// - Parameter rows: for each output, the inputs that it takes and their weights.
-    init(extent: Int, rows: [[(column: Int, weight: Double)]]) {
+    package init(extent: Int, rows: [[(column: Int, weight: Double)]]) {
         self.extent = extent
         for row in rows {
             for (column, weight) in row where weight != 0 {
@@ -22,7 +22,7 @@ struct SparseRows: Sendable {
     }
 
     /// The matrix of the gradient.
-    var transposed: SparseRows {
+    package var transposed: SparseRows {
         var rows = [[(column: Int, weight: Double)]](repeating: [], count: extent)
         for row in 0..<count {
             for t in Int(starts[row])..<Int(starts[row + 1]) { rows[Int(columns[t])].append((row, Double(weights[t]))) }
@@ -31,7 +31,7 @@ struct SparseRows: Sendable {
     }
 
     /// The matrix applied along an axis.
-    func applied(to x: Tensor, axis: Int) -> Tensor {
+    package func applied(to x: Tensor, axis: Int) -> Tensor {
         let output = Tensor(uninitialized: x.shape.replacing(axis, with: count))
         let (outer, _, inner) = x.shape.around(axis)
         withExtendedLifetime((x, output)) {
@@ -51,12 +51,14 @@ struct SparseRows: Sendable {
 }
 
 /// Linear combinations along the height, then along the width of a feature map: resizing and average pooling.
-struct Resample: Operation {
-    static let name = "resample"
-    let rows: SparseRows
-    let columns: SparseRows
+package struct Resample: Operation {
+    package static let name = "resample"
+    package let rows: SparseRows
+    package let columns: SparseRows
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package init(rows: SparseRows, columns: SparseRows) { (self.rows, self.columns) = (rows, columns) }
+
+    package func shape(_ inputs: [Shape]) -> Shape {
         let x = inputs[0]
         precondition(
             x.rank == 4 && x[1] == rows.extent && x[2] == columns.extent,
@@ -64,11 +66,11 @@ struct Resample: Operation {
         return [x[0], rows.count, columns.count, x[3]]
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         columns.applied(to: rows.applied(to: inputs[0], axis: 1), axis: 2)
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         [rows.transposed.applied(to: columns.transposed.applied(to: context.gradient, axis: 2), axis: 1)]
     }
 }

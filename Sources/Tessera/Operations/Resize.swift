@@ -16,16 +16,25 @@ extension Tensor {
     ) -> Tensor {
         precondition(rank == 4, "resized: \(shape) is not a feature map")
         func weights(_ from: Int, _ to: Int) -> SparseRows {
-            let scale = Double(from) / Double(to)
-            return SparseRows(
-                extent: from,
-                rows: (0..<to).map { index in
-                    antialias && interpolation != .nearest
-                        ? antialiasedWeights(index, from, scale, interpolation)
-                        : plainWeights(index, from, to, interpolation, alignCorners)
-                })
+            .resizing(from, to: to, interpolation, alignCorners: alignCorners, antialias: antialias)
         }
         return apply(Resample(rows: weights(shape[1], height), columns: weights(shape[2], width)), [self])
+    }
+}
+
+extension SparseRows {
+    /// What resizing does along an axis.
+    package static func resizing(
+        _ from: Int, to: Int, _ interpolation: Interpolation, alignCorners: Bool = false, antialias: Bool = false
+    ) -> SparseRows {
+        let scale = Double(from) / Double(to)
+        return SparseRows(
+            extent: from,
+            rows: (0..<to).map { index in
+                antialias && interpolation != .nearest
+                    ? antialiasedWeights(index, from, scale, interpolation)
+                    : plainWeights(index, from, to, interpolation, alignCorners)
+            })
     }
 }
 

@@ -12,12 +12,12 @@ public struct ChannelShift: Sendable, Hashable {
 }
 
 /// Channels of a map moved against each other.
-struct Shift: Operation {
-    static let name = "shift"
-    let shifts: [ChannelShift]
-    let clamps: Bool
+package struct Shift: Operation {
+    package static let name = "shift"
+    package let shifts: [ChannelShift]
+    package let clamps: Bool
 
-    func shape(_ inputs: [Shape]) -> Shape {
+    package func shape(_ inputs: [Shape]) -> Shape {
         let x = inputs[0]
         precondition(
             x.rank == 4 && shifts.flatMap(\.channels).sorted() == Array(0..<x[3]),
@@ -48,11 +48,11 @@ struct Shift: Operation {
         return output
     }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         run(tk_shift_forward, inputs[0])
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] { [run(tk_shift_backward, context.gradient)] }
+    package func backward(_ context: BackwardContext) -> [Tensor?] { [run(tk_shift_backward, context.gradient)] }
 }
 
 extension Tensor {

@@ -4,7 +4,8 @@ struct ProtobufFields {
         case integer(UInt64)
         /// Text, a packed list, or a message.
         case bytes(Range<Int>)
-        case fixed
+        case fixed32(UInt32)
+        case fixed64(UInt64)
     }
 
     private var cursor: ByteCursor
@@ -21,13 +22,9 @@ struct ProtobufFields {
         let number = Int(clamping: key >> 3)
         switch key & 7 {
         case 0: return (number, .integer(try integer()))
-        case 1:
-            _ = try cursor.take(8)
-            return (number, .fixed)
+        case 1: return (number, .fixed64(try cursor.integer()))
         case 2: return (number, .bytes(try cursor.take(try integer())))
-        case 5:
-            _ = try cursor.take(4)
-            return (number, .fixed)
+        case 5: return (number, .fixed32(try cursor.integer()))
         default:
             throw FormatError(
                 file: cursor.file, subject: "byte \(cursor.position)", found: "a field of kind \(key & 7)",

@@ -12,6 +12,16 @@ extension Graph {
         ("elementwise chains", { $0.chainElementwise() }),
     ]
 
+    /// The graph with BatchNorm and layer scale in the weights before them: what leaves for other runtimes. It is a graph
+    /// of any number of images if it was traced with as many.
+    package func folded() -> Graph {
+        var graph = self
+        graph.removeDeadValues()
+        graph.recogniseProducts()
+        graph.foldAffineMaps()
+        return graph
+    }
+
     /// The graph after all passes.
     public func optimized() -> Graph { Graph.passes.reduce(into: self) { graph, pass in pass.run(&graph) } }
 }
