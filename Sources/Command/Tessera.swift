@@ -17,7 +17,7 @@ struct TesseraCommand: ParsableCommand {
         subcommands: [
             ModelsCommand.self, TrainCommand.self, EvaluateCommand.self, PredictCommand.self, FeaturesCommand.self,
             ExplainCommand.self, DataCommand.self, MethodsCommand.self, StudyCommand.self, QuantizeCommand.self,
-            ImportCommand.self, ExportCommand.self, BenchCommand.self, ForwardCommand.self,
+            InitCommand.self, ImportCommand.self, ExportCommand.self, BenchCommand.self, ForwardCommand.self,
         ])
 
     static func main() {

@@ -5,7 +5,7 @@ import Testing
 @Suite struct SnapshotTests {
     @Test(arguments: [
         "", "models", "methods", "train", "evaluate", "predict", "features", "explain", "data", "study", "quantize",
-        "import", "export", "bench", "forward",
+        "init", "import", "export", "bench", "forward",
     ]) func help(_ verb: String) throws {
         let result = try Command.run((verb.isEmpty ? [] : [verb]) + ["--help"])
         #expect(result.status == 0 && result.errors.isEmpty)
@@ -20,8 +20,8 @@ import Testing
 
     @Test func everyVerbShowsAnExample() throws {
         for verb in [
-            "models", "train", "evaluate", "predict", "features", "explain", "data", "study", "quantize", "import",
-            "export", "bench", "forward",
+            "models", "train", "evaluate", "predict", "features", "explain", "data", "study", "quantize", "init",
+            "import", "export", "bench", "forward",
         ] {
             #expect(try Command.run(verb, "--help").output.contains("tessera \(verb) "), "\(verb)")
         }
