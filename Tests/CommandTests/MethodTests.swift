@@ -123,6 +123,8 @@ import Testing
 
         let plain = try Command.run(Self.scratch.training(pictures, out: out))
         #expect(plain.status == 1 && plain.errors.contains("no class folders, which --method supervised learns from"))
+        let measured = try Command.run("evaluate", Self.teacher, "--data", pictures)
+        #expect(measured.status == 1 && measured.errors.contains("has no class folders"))
     }
 
     /// Killed at some step and resumed by its folder alone: the bits of a run that was not.
