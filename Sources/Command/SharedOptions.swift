@@ -43,7 +43,8 @@ struct DataOptions: ParsableArguments {
     @Flag(help: "Stop at the first image that cannot be read, instead of skipping and naming it.")
     var strict = false
 
-    /// - Throws: `DataError`, also for images without classes, on which no accuracy can be measured.
+    /// Opens what accuracy is to be measured on.
+    /// - Throws: `DataError`, also for images without classes.
     func open() throws -> DataSource {
         let source = try DataSource.open(data, format: format, pixelLimit: pixelLimit)
         guard source.isLabelled else { throw DataError(data, "has no class folders") }
