@@ -16,7 +16,8 @@ struct TesseraCommand: ParsableCommand {
         version: "0.1.0",
         subcommands: [
             ModelsCommand.self, TrainCommand.self, EvaluateCommand.self, PredictCommand.self, FeaturesCommand.self,
-            ExplainCommand.self, DataCommand.self, MethodsCommand.self, QuantizeCommand.self, InitCommand.self, ImportCommand.self,
+            ExplainCommand.self, DataCommand.self, MethodsCommand.self, QuantizeCommand.self, InitCommand.self,
+            ImportCommand.self,
             ExportCommand.self, BenchCommand.self, ForwardCommand.self,
         ])
 

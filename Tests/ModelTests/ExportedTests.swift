@@ -7,12 +7,13 @@ import TesseraRuntime
 import Testing
 
 /// Every model of the reference cases, written as ONNX and read back as a graph, against the model itself.
-@Suite struct ONNXTests {
+@Suite struct ExportedTests {
     @Test(arguments: ReferenceTests.cases) func exportedModelRunsTheSame(_ path: String) throws {
         let (metadata, tensors) = try FixtureFolder.tensors(path)
         let model = try ReferenceCase(metadata: metadata, tensors: tensors).model
         let images = try #require(tensors["input"]).transposed([0, 2, 3, 1])
-        let file = FileManager.default.temporaryDirectory.appendingPathComponent("tessera-\(UUID().uuidString).onnx").path
+        let file = FileManager.default.temporaryDirectory.appendingPathComponent("tessera-\(UUID().uuidString).onnx")
+            .path
         defer { for path in [file, file + ".data"] { try? FileManager.default.removeItem(atPath: path) } }
         let names = ["logits", "pooled", "tokens"]
         let exported = try ONNXExporter.export(
