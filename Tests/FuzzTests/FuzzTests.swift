@@ -1,5 +1,6 @@
 import Foundation
 import Tessera
+import TesseraONNX
 import Testing
 
 @testable import TesseraData
@@ -58,7 +59,8 @@ struct FuzzTarget: Sendable, CustomTestStringConvertible {
     var testDescription: String { name }
 
     static let all = [
-        json, configuration, safetensors, torch, torchOld, onnx, published, checkpoint, events, metrics, idx, cifar,
+        json, configuration, safetensors, torch, torchOld, onnx, onnxGraph, published, checkpoint, events, metrics, idx,
+        cifar,
         tar, jpeg, png, webp, recipe,
     ]
 
@@ -149,6 +151,28 @@ struct FuzzTarget: Sendable, CustomTestStringConvertible {
             let file = try ONNXInitializers(path)
             for name in file.shapes.keys.sorted() { _ = try file.tensor(name).scalars.reduce(0, +) }
         })
+
+    /// A whole graph, which is also run, on shapes.
+    static let onnxGraph = FuzzTarget(
+        name: "onnx-graph", defaultExecutions: 500, words: ["Reshape", "Slice", "Conv", "MatMul", "Expand", "axis"],
+        corpus: { folder in
+            let ramp = { (shape: Shape) in Tensor((0..<shape.count).map { Float($0 % 7) - 3 }, shape) }
+            let model = try ONNXExporter.export(image: [1, 8, 8, 3], outputs: ["y"]) { image in
+                let map = convolution(image, weight: ramp([4, 3, 3, 3]), bias: ramp([4]), padding: Padding(1))
+                    .gelu().maxPool(kernel: 3, stride: 2, padding: 1)
+                    .resized(height: 8, width: 8, interpolation: .bilinear)
+                let tokens = map.averagePool(kernel: 2, stride: 2).reshaped([image.shape[0], 16, 4])
+                let all = concatenate([ramp([1, 1, 4]).broadcast(to: [image.shape[0], 1, 4]), tokens], axis: 1)
+                let normed = layerNorm(all, weight: ramp([4]), bias: ramp([4]), epsilon: 1e-5)
+                let mixed = attention(packed: linear(normed, weight: ramp([12, 4]), bias: nil), heads: 2)
+                return [linear(mixed.sliced(axis: 1, from: 0, to: 1).mean(axes: [1]), weight: ramp([5, 4]), bias: nil)]
+            }
+            let path = folder + "/graph.onnx"
+            try model.write(to: path)
+            defer { try? FileManager.default.removeItem(atPath: path) }
+            return [[UInt8](try Data(contentsOf: URL(fileURLWithPath: path)))]
+        },
+        read: writing("graph.onnx") { path in _ = try ONNXFunction(path)(Tensor(abstract: [2, 8, 8, 3])) })
 
     /// `preprocessor_config.json` of transformers.
     static let published = FuzzTarget(

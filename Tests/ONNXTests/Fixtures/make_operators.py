@@ -65,7 +65,7 @@ class Builder:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         x = self.generator.standard_normal((2, 4, 6, 8)).astype(numpy.float32)
         results = dict(zip(self.outputs, session.run(self.outputs, {"x": x})))
-        save_file({"x": x} | {name: numpy.ascontiguousarray(value) for name, value in results.items()},
+        save_file({"x": x} | {name: numpy.array(value, order="C") for name, value in results.items()},
                   FOLDER / f"operators_{self.version}.safetensors")
 
 

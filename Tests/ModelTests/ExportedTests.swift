@@ -7,7 +7,7 @@ import TesseraRuntime
 import Testing
 
 /// Every model of the reference cases, written as ONNX and read back as a graph, against the model itself.
-@Suite struct ONNXTests {
+@Suite struct ExportedTests {
     @Test(arguments: ReferenceTests.cases) func exportedModelRunsTheSame(_ path: String) throws {
         let (metadata, tensors) = try FixtureFolder.tensors(path)
         let model = try ReferenceCase(metadata: metadata, tensors: tensors).model
