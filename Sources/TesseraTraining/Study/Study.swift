@@ -92,7 +92,7 @@ public final class Study {
 
     /// Searches until the end, the end of the budget, or `shouldStop`.
     public func run(shouldStop: () -> Bool = { false }, progress: (Event) -> Void = { _ in }) throws -> Ending {
-        let isOver = { shouldStop() || self.seconds >= self.state.plan.budget }
+        func isOver() -> Bool { shouldStop() || seconds >= state.plan.budget }
         func ending() throws -> Ending {
             try save()
             return shouldStop() ? .interrupted : .outOfTime
