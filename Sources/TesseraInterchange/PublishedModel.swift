@@ -33,20 +33,30 @@ public struct PublishedModel {
     public init(_ path: String, _ options: Options = Options()) throws {
         let files = try PublishedFiles(path, section: options.section)
         let stated = try files.isTimm ? ModelConfiguration(files.configurationPath) : nil
-        let (entry, match) = try PublishedModel.recognised(files, stated, options)
+        let (entry, table) = try PublishedModel.recognised(files, stated, options)
         let shapes = files.weights.shapes
 
         var configuration = entry.configuration
         let said = (stated?.modelArguments?.members ?? []).filter { !PublishedModel.isRepeated($0, of: entry.system) }
-        let arguments =
-            (try JSON(parsing: match.table.arguments).members ?? []) + said + (options.arguments?.members ?? [])
-        if !arguments.isEmpty { try configuration.apply(Arguments(.object(arguments), section: "model-args")) }
-        var notes = ["\(match.sources.count) tensors under the names of \(match.table.publisher)"]
-        if !match.prefix.isEmpty { notes[0] += ", behind \(match.prefix)" }
-        if let classes = match.classes(configuration.makeModel(), in: shapes) { configuration.classes = classes }
+        let others = try JSON(parsing: table.arguments).members ?? []
+        var seen: Set<String> = []
+        let arguments = ((options.arguments?.members ?? []) + said + others).filter { seen.insert($0.key).inserted }
+        let constructor = try Arguments(.object(arguments), section: "model-args")
+        try configuration.update(constructor)
+        try constructor.finish()
         let preprocessing = try PublishedModel.preprocessing(files, stated, configuration, options)
         configuration.channels = preprocessing.inputSize[0]
         configuration.imageSize = Size(preprocessing.inputSize[1], preprocessing.inputSize[2])
+        try configuration.validate()
+
+        let outline = configuration.makeModel()
+        let keys = outline.placedParameters.map(\.key)
+        guard let match = WeightMatch.best(keys, in: shapes, tables: [table]) else {
+            throw ImportError(file: files.weights.path, error: StateDictionaryError(missing: keys))
+        }
+        var notes = ["\(match.sources.count) tensors under the names of \(match.table.publisher)"]
+        if !match.prefix.isEmpty { notes[0] += ", behind \(match.prefix)" }
+        if let classes = match.classes(outline, in: shapes) { configuration.classes = classes }
         try configuration.validate()
 
         let model = configuration.makeModel()
@@ -76,10 +86,15 @@ public struct PublishedModel {
         if labels.isEmpty, configuration.classes == ImageNetClasses.names.count, !isHeadless {
             labels = ImageNetClasses.names
         }
-        self.configuration = ModelConfiguration(
-            architecture: entry.name, classCount: configuration.classes,
-            modelArguments: arguments.isEmpty ? nil : .object(arguments), preprocessing: preprocessing,
-            labels: labels, firstLayer: stated?.firstLayer, classifier: stated?.classifier)
+        // What else the publisher notes, such as the licence, stays.
+        var published =
+            stated
+            ?? ModelConfiguration(
+                architecture: entry.name, classCount: configuration.classes, preprocessing: preprocessing)
+        (published.architecture, published.classCount) = (entry.name, configuration.classes)
+        published.modelArguments = arguments.isEmpty ? nil : .object(arguments)
+        (published.preprocessing, published.labels) = (preprocessing, labels)
+        self.configuration = published
         self.notes = notes
     }
 
@@ -94,10 +109,11 @@ public struct PublishedModel {
         }
     }
 
-    /// The registry's model that the options or the files name, or the first of its kind that the weights fit.
+    /// The registry's model that the options or the files name, or the first of its kind that the weights fit, and whose
+    /// names they have.
     private static func recognised(
         _ files: PublishedFiles, _ stated: ModelConfiguration?, _ options: Options
-    ) throws -> (ModelEntry, WeightMatch) {
+    ) throws -> (ModelEntry, KeyTable) {
         let shapes = files.weights.shapes
         if let name = options.name ?? stated?.architecture {
             let entry = try Registry.entry(name)
@@ -105,7 +121,7 @@ public struct PublishedModel {
             guard let match = WeightMatch.best(keys, in: shapes, tables: KeyTable.tables(of: entry.system)) else {
                 throw ImportError(file: files.weights.path, error: StateDictionaryError(missing: keys))
             }
-            return (entry, match)
+            return (entry, match.table)
         }
         let systems = files.modelType.map { KeyTable.systems(ofModelType: $0) } ?? []
         for entry in Registry.entries where systems.contains(entry.system) {
@@ -119,7 +135,7 @@ public struct PublishedModel {
                 guard let source = match.sources[key] else { return false }
                 return source.reduce(0) { $0 + (shapes[$1]?.count ?? 0) } == parameter.shape.count
             }
-            if fits, match.unexpected(in: shapes).isEmpty { return (entry, match) }
+            if fits, match.unexpected(in: shapes).isEmpty { return (entry, match.table) }
         }
         let kind = files.modelType.map { "a model of type \($0)" } ?? "no config.json that names the model"
         throw FormatError(

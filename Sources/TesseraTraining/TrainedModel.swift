@@ -97,7 +97,12 @@ extension TesseraIO.ModelConfiguration {
     /// The registry's configuration with this file's arguments, classes and image size.
     public func classifierConfiguration() throws -> any ClassifierConfiguration {
         var configuration = try Registry.entry(architecture).configuration
-        if let modelArguments { try configuration.apply(Arguments(modelArguments, section: "model_args")) }
+        if let modelArguments {
+            // Not validated before the images' size is known.
+            let arguments = try Arguments(modelArguments, section: "model_args")
+            try configuration.update(arguments)
+            try arguments.finish()
+        }
         configuration.classes = classCount
         configuration.channels = preprocessing.inputSize[0]
         configuration.imageSize = Size(preprocessing.inputSize[1], preprocessing.inputSize[2])

@@ -22,7 +22,7 @@ import Testing
         _ name: String, _ arguments: String = tiny, size: Int = 32, classes: Int = 5
     ) throws -> any ImageClassifier {
         var configuration = try Registry.entry(name).configuration
-        try configuration.apply(Arguments(parsing: arguments, section: "arguments"))
+        try configuration.update(Arguments(parsing: arguments, section: "arguments"))
         (configuration.imageSize, configuration.classes) = (Size(size), classes)
         let model = configuration.makeModel()
         model.initialize(seed: 7)
@@ -172,6 +172,7 @@ import Testing
         try Safetensors.write(tensors + deeper, to: path)
         let unexpected = try message("vit_tiny_patch16_224")
         #expect(unexpected.contains("1 unexpected (first: blocks.2.norm1.weight)"), "\(unexpected)")
+        #expect(try message("vit_tiny_patch16_224", #"{"embed_dim": 16, "num_heads": 3}"#).contains("num_heads (3)"))
         try FileManager.default.removeItem(atPath: path)
         #expect(refusal { _ = try PublishedModel(folder) }.contains("a folder without weights"))
         try write("{", "config.json")
