@@ -57,7 +57,7 @@ sanitize:
 	.build/sanitize-thread
 
 lint:
-	swift format lint --strict --recursive --parallel Package.swift Sources Tests
+	swift format lint --strict --recursive --parallel Package.swift Sources Tests Examples
 
 clean:
 	rm -rf .build runs

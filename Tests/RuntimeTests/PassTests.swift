@@ -57,6 +57,18 @@ import Testing
         }
     }
 
+    /// A bias that stands behind a product as an addition, as imported graphs have it.
+    @Test func addedVectorsBecomeBiases() {
+        let weight = Tensor.random([6, 4], seed: 1)
+        let vectors = [Tensor.random([6], seed: 2), Tensor.random([1, 1, 6], seed: 3)]
+        let function = { (x: Tensor) in [vectors[1] + (linear(x, weight: weight, bias: nil) + vectors[0])] }
+        let graph = Graph(input: [1, 5, 4], tracing: function).optimized()
+        let product = graph.nodes.first?.operation as? Product
+        #expect(graph.nodes.count == 1 && product?.has(.bias) == true && product?.has(.residual) == false)
+        let x = Tensor.random([1, 5, 4], seed: 4)
+        #expect(relativeError(graph.evaluate(x)[0], function(x)[0]) <= 1e-6)
+    }
+
     @Test func affineMapsDisappear() {
         let stem = stem()
         let graph = Graph(input: [1, 12, 10, 3]) { [stem($0)] }.optimized()

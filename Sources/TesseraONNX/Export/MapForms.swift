@@ -61,8 +61,8 @@ extension Resample: ONNXExportable {
         ]
         if kind.mode == "nearest" { attributes["nearest_mode"] = .text("floor") }
         if kind.mode == "cubic" { attributes["cubic_coeff_a"] = .float(-0.75) }
-        let sizes = builder.dynamicShape(
-            AxisOrder.channelsFirst.inMemory(output.extents), imageExtent: output.imageExtent)
+        let sizes = builder.dynamicList(
+            AxisOrder.channelsFirst.inMemory(output.extents), factor: output.imageExtent)
         return builder.add("Resize", [x, "", "", sizes], attributes)
     }
 

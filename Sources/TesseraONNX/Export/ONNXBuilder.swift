@@ -108,12 +108,12 @@ struct ONNXBuilder {
         return factor == 1 ? name : add("Mul", [name, integers([factor])])
     }
 
-    /// A shape with the number of images in it.
-    mutating func dynamicShape(_ extents: [Int], imageExtent: Int) -> String {
-        guard let axis = extents.firstIndex(of: -1) else { return integers(extents) }
-        var parts = [batch(times: imageExtent)]
-        if axis > 0 { parts.insert(integers(Array(extents[..<axis])), at: 0) }
-        if axis + 1 < extents.count { parts.append(integers(Array(extents[(axis + 1)...]))) }
+    /// A list of whole numbers in which −1 stands for the number of images times `factor`.
+    mutating func dynamicList(_ values: [Int], factor: Int = 1) -> String {
+        guard let place = values.firstIndex(of: -1) else { return integers(values) }
+        var parts = [batch(times: factor)]
+        if place > 0 { parts.insert(integers(Array(values[..<place])), at: 0) }
+        if place + 1 < values.count { parts.append(integers(Array(values[(place + 1)...]))) }
         return parts.count == 1 ? parts[0] : add("Concat", parts, ["axis": .integer(0)])
     }
 
@@ -137,11 +137,9 @@ struct ONNXBuilder {
         guard let axis = shape.axis else { return constant(tensor, order) }
         let image = ONNXBuilder.image(tensor, shape)
         let place = order.axes[axis]
-        let before = integers([Int](repeating: 1, count: place))
-        let after = integers([Int](repeating: 1, count: shape.rank - place - 1))
-        let parts = (place > 0 ? [before] : []) + [batch(times: 1)] + (place + 1 < shape.rank ? [after] : [])
-        let repeats = parts.count == 1 ? parts[0] : add("Concat", parts, ["axis": .integer(0)])
-        return add("Tile", [constant(image, order), repeats])
+        var repeats = [Int](repeating: 1, count: shape.rank)
+        repeats[place] = -1
+        return add("Tile", [constant(image, order), dynamicList(repeats)])
     }
 
     /// The part of a constant that belongs to one image.

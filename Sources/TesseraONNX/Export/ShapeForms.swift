@@ -17,7 +17,7 @@ extension Transpose: ONNXExportable {
 extension Broadcast: ONNXExportable {
     func export(_ inputs: [ExportedValue], _ output: BatchShape, to builder: inout ONNXBuilder) -> ExportedValue {
         let (names, order) = builder.aligned(inputs, output)
-        let shape = builder.dynamicShape(order.inMemory(output.extents), imageExtent: output.imageExtent)
+        let shape = builder.dynamicList(order.inMemory(output.extents), factor: output.imageExtent)
         return ExportedValue(builder.add("Expand", [names[0], shape]), order, output)
     }
 }
