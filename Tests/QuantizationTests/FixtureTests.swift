@@ -227,9 +227,11 @@ private func agree(_ found: [Int32], _ expected: [Int32], _ message: String) {
         #expect(sizes == (try file.integers("greedy.size")).map(Int.init))
         let table = quantizer.sensitivity()
         let expected = try file.tensor("greedy.sensitivity").rows
-        let errors = zip(table.joined(), expected.joined()).map { abs($0 - $1) / $1 }
-        // A value at a tie may get another code, which a loss of 320 logits shows.
-        #expect(errors.max()! <= 0.15 && errors.filter { $0 > 0.02 }.count <= 3)
+        // A value at a tie may get another code, which a loss of 80 logits shows: few entries are far off, most are exact.
+        let errors = zip(table.joined(), expected.joined()).map { abs($0 - $1) / $1 }.sorted()
+        #expect(
+            errors[errors.count / 2] <= 1e-3 && errors[errors.count * 9 / 10] <= 0.02 && errors.last! <= 0.15,
+            "\(errors.suffix(12))")
         let stored = GreedyAllocation(sizes: sizes, sensitivity: expected, target: 5)
         #expect(stored.bits == (try file.integers("greedy.alloc")).map(Int.init))
         #expect(stored.steps.map(\.unit) == (try file.integers("greedy.step_unit")).map(Int.init))
