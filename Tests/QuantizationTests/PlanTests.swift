@@ -51,20 +51,25 @@ func randomImages(_ shape: Shape, seed: UInt64) -> Tensor {
         }
     }
 
-    /// The program's whole numbers against the graph's rounded floats, one layer or attention in codes at a time.
+    /// The program's whole numbers against the graph's rounded floats, one layer or attention in codes at a time. What
+    /// stands before a layer is computed in another order here and there: a value at a tie may get the neighbouring code,
+    /// which single layers of random weights show, and other ones on other instruction sets.
     @Test(arguments: QuantizedCase.all) func eachLayerComputesWhatIsSimulated(_ test: QuantizedCase) throws {
         let (model, shape) = try test.model()
         let image = randomImages(shape.replacing(0, with: 1), seed: 1)
         let quantizer = try ModelQuantizer(model, images: [image], recipe: Self.recipe)
         let bits = quantizer.uniformBits!
+        var errors: [Float] = []
         for group in quantizer.groups {
             var alone = bits.map { _ in ModelQuantizer.floatBits }
             for unit in group.units { alone[unit] = bits[unit] }
             let plan = compiled(quantizer, alone)
             #expect(plan.plan(for: image.shape).steps.contains { $0.name.contains("in codes") }, "\(group.name)")
             let error = relativeError(plan(image)[0], quantizer.logits(image, bits: alone))
-            #expect(error <= 1e-3, "\(test.name): \(group.name)")
+            #expect(error <= 1e-2, "\(test.name): \(group.name)")
+            errors.append(Float(error))
         }
+        #expect(errors.sorted()[errors.count / 2] <= 1e-4, "\(test.name): \(errors)")
     }
 
     /// Everything in codes: the same bits however the work is divided.
