@@ -38,7 +38,7 @@ struct RecipeFile {
     private static let recipeKinds: [String: Kind] = [
         "epochs": .whole, "batch": .whole, "seed": .whole, "cooldown-epochs": .whole, "mixup-off-epoch": .whole,
         "crop-padding": .whole, "workers": .whole, "image-size": .whole, "pixel-limit": .whole, "threads": .whole,
-        "aug-repeats": .whole,
+        "aug-repeats": .whole, "val-interval": .whole, "val-images": .whole,
         "lr": .number, "min-lr": .number, "warmup-lr": .number, "warmup-epochs": .number, "weight-decay": .number,
         "momentum": .number, "clip-grad": .number, "smoothing": .number, "mixup": .number, "cutmix": .number,
         "mixup-prob": .number, "mixup-switch-prob": .number, "hflip": .number, "reprob": .number,

@@ -54,6 +54,8 @@ struct RecipeOptions: ParsableArguments {
     @Flag(help: "Average with the whole decay from the first step on.") var modelEmaNoWarmup = false
     @Option(help: "Part of the images to hold out where the data holds out none.") var valSplit = standard
         .validationFraction
+    @Option(help: "Epochs from one validation to the next.") var valInterval = standard.validationInterval
+    @Option(help: "Validate on so many images at most (default: all).") var valImages: Int?
     @Option(help: "Train on this part of each class's images only, which --seed picks.") var fraction = standard
         .trainingFraction
     @Flag(help: "Compute activations of blocks twice instead of keeping them: less memory, a third more time.")
@@ -80,7 +82,9 @@ struct RecipeOptions: ParsableArguments {
         (options.mixupOffEpoch, options.horizontalFlip, options.cropPadding) = (mixupOffEpoch, hflip, cropPadding)
         (options.scale, options.ratio, options.autoAugment) = (scale, ratio, autoAugment)
         (options.eraseProbability, options.colorJitter, options.emaDecay) = (reprob, colorJitter, modelEmaDecay)
-        (options.validationFraction, options.trainingFraction, options.workers) = (valSplit, fraction, workers)
+        (options.validationFraction, options.validationInterval) = (valSplit, valInterval)
+        options.validationImages = valImages
+        (options.trainingFraction, options.workers) = (fraction, workers)
         (options.checkpointSeconds, options.checkpointsActivations) = (checkpointSeconds, gradCheckpointing)
         return options
     }

@@ -88,14 +88,7 @@ struct StudyCommand: Verb {
     @OptionGroup var compute: ComputeOptions
 
     func validate() throws {
-        if resume != nil {
-            guard data == nil, out == nil, budget == nil, models == nil, teacher == nil else {
-                throw ValidationError(
-                    "--resume goes on with a study as it began: no --data, --out, --budget, --models or --teacher with it"
-                )
-            }
-            return
-        }
+        if resume != nil { return }
         guard data != nil, out != nil, budget != nil else {
             throw ValidationError("expected --data, --budget and --out (or --resume FOLDER)")
         }

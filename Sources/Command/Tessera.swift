@@ -23,7 +23,9 @@ struct TesseraCommand: ParsableCommand {
     static func main() {
         // A file beyond the limit of `ulimit -f` is then an error like a full disk, not the end of the process.
         signal(SIGXFSZ, SIG_IGN)
-        do { main(try RecipeFile.expanding(Array(CommandLine.arguments.dropFirst()))) } catch {
+        let arguments = Array(CommandLine.arguments.dropFirst())
+        do { try ResumeFlags.check(arguments) } catch { exit(withError: error) }
+        do { main(try RecipeFile.expanding(arguments)) } catch {
             standardError("tessera: \(error)")
             exit(withError: ExitCode(1))
         }

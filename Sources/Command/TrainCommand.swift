@@ -78,10 +78,8 @@ struct TrainCommand: Verb {
 
     func validate() throws {
         if resume != nil {
-            guard model == nil, data == nil, out == nil, from == nil, recipe == nil, teacher == nil else {
-                throw ValidationError(
-                    "--resume goes on with a run as it began: no model, --data, --out, --from, --teacher or --recipe with it"
-                )
+            guard model == nil else {
+                throw ValidationError("--resume goes on with a run as it began: no model with it")
             }
             return
         }
@@ -136,11 +134,11 @@ struct TrainCommand: Verb {
         plan.pixelLimit = pixelLimit
         plan.strict = strict
         plan.recipe = recipe
-        plan.teacher = teacher
+        (plan.weights, plan.teacher) = (from, teacher)
         plan.options = options
         let arguments = try modelArgs.map { try JSON(parsing: $0) }
         return try TrainingRun.begin(
-            plan, at: out!, imageSize: imageSize, modelArguments: arguments, weights: from, overwrite: overwrite)
+            plan, at: out!, imageSize: imageSize, modelArguments: arguments, overwrite: overwrite)
     }
 
     /// The recipe with the method and its settings. The precision is said outright, so that a run that is resumed
@@ -174,9 +172,10 @@ struct TrainCommand: Verb {
         case .epoch(let summary):
             line.finish(
                 String(
-                    format: "epoch %d/%d  loss %.4f%@  validation loss %.4f%@  %@%@",
+                    format: "epoch %d/%d  loss %.4f%@%@%@  %@%@",
                     summary.epoch + 1, run.trainer.epochs, summary.trainLoss, accuracy(summary.trainAccuracy),
-                    summary.validationLoss, accuracy(summary.validationAccuracy), clock(summary.seconds),
+                    summary.validationLoss.map { String(format: "  validation loss %.4f", $0) } ?? "",
+                    accuracy(summary.validationAccuracy), clock(summary.seconds),
                     summary.isBest ? "  *" : ""))
         case .checkpoint: break
         }

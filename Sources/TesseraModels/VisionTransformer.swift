@@ -93,7 +93,7 @@ public class VisionTransformer: Module, ImageClassifier {
         let norm2: LayerNorm
         let mlp: any TokenPerceptron
         let ls2: LayerScale?
-        private let dropPath: DropPath
+        fileprivate var dropPath: DropPath
 
         package init(_ c: Configuration, dropPath: Float) {
             let initializer = Initializer.truncatedNormal(0.02)
@@ -191,6 +191,11 @@ public class VisionTransformer: Module, ImageClassifier {
     /// Tokens after the first `count` blocks.
     package func transformed(_ tokens: Tensor, blocks count: Int) -> Tensor {
         blocks[..<count].reduce(tokens) { x, block in checkpointed(block, x) { block($0) } }
+    }
+
+    /// Lets every block drop its branches as often as the last one.
+    package func dropPathsEqually() {
+        for block in blocks { block.dropPath = DropPath(configuration.dropPath) }
     }
 
     /// The norm behind the last block, wherever classification applies it: to tokens or to their mean.

@@ -5,19 +5,26 @@ import TesseraNN
 import TesseraRuntime
 
 /// A trained model that another one learns from. It runs compiled, in evaluation mode and without gradients, on the
-/// batches of its student, which it sees at its own size and normalised as its own images were.
+/// batches of its student, which it sees at its own size and normalised as its own images were. One that will be shown the
+/// same images again and again remembers what it said of them.
 public final class Teacher {
     public let trained: TrainedModel
     private let student: Preprocessing
+    private let remembers: Bool
 
-    public init(_ trained: TrainedModel, student: Preprocessing) {
-        (self.trained, self.student) = (trained, student)
+    /// The most that answers of one kind may fill.
+    private static let memoryBytes = 256 << 20
+
+    /// - Parameter remembers: whether it is worth while to keep answers: with random crops hardly an image is seen twice
+    public init(_ trained: TrainedModel, student: Preprocessing, remembers: Bool = false) {
+        (self.trained, self.student, self.remembers) = (trained, student, remembers)
     }
 
-    /// Logits `[batch, classes]` for the student's images.
-    public func callAsFunction(_ images: Tensor) -> Tensor {
-        let input = adapted(images)
-        return Teacher.undisturbed { trained.compiled(input) }
+    /// From the student's images to logits `[batch, classes]`.
+    public func answers() -> (Tensor) -> Tensor {
+        let compiled = trained.compiled
+        let answers = remembering(antialias: true) { [compiled($0)] }
+        return { answers($0)[0] }
     }
 
     /// A function of the teacher's features as a plan: for methods that learn from more than its answer.
@@ -26,10 +33,19 @@ public final class Teacher {
         antialias: Bool = true, _ function: @escaping (Tensor) -> [Tensor]
     ) -> (Tensor) -> [Tensor] {
         let plan = CompiledModel(function)
-        return { [self] images in
+        return remembering(antialias: antialias) { plan($0) }
+    }
+
+    private func remembering(
+        antialias: Bool, _ function: @escaping (Tensor) -> [Tensor]
+    ) -> (Tensor) -> [Tensor] {
+        let answer = { [self] (images: Tensor) in
             let input = adapted(images, antialias: antialias)
-            return Teacher.undisturbed { plan(input) }
+            return Teacher.undisturbed { function(input) }
         }
+        guard remembers else { return answer }
+        let memory = AnswerMemory(bytes: Self.memoryBytes)
+        return { memory.answers(for: $0, from: answer) }
     }
 
     /// The student's normalised images as the teacher's: normalised anew and resized.

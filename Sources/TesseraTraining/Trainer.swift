@@ -89,7 +89,7 @@ public final class Trainer {
     /// - Parameters:
     ///   - limit: the epochs in all after which to pause, at a checkpoint
     ///   - evaluate: loss and accuracy (nil: the loss decides) of the model as it is now; called at the end of every
-    ///     epoch. It may throw ``InterruptedEvaluation``: then it is called again when the run is resumed.
+    ///     epoch that is validated. It may throw ``InterruptedEvaluation``: then it is called again when the run is resumed.
     ///   - report: hears what happens; an error it throws (a full disk) ends the run
     /// - Returns: whether the end, or the limit, was reached
     /// - Throws: ``DivergedError``, and what the data and the listeners throw.
@@ -198,16 +198,17 @@ public final class Trainer {
         _ evaluate: () throws -> (loss: Double, accuracy: Double?), _ report: (TrainingEvent) throws -> Void
     ) throws {
         let start = Date()
-        let result = try precision.use { try average?.apply(evaluate) ?? evaluate() }
+        let isValidated = state.epoch + 1 == epochs || (state.epoch + 1) % options.validationInterval == 0
+        let result = isValidated ? try precision.use { try average?.apply(evaluate) ?? evaluate() } : nil
         state.seconds += Date().timeIntervalSince(start)
-        let score = result.accuracy ?? -result.loss
+        let score = result.map { $0.accuracy ?? -$0.loss } ?? -.infinity
         let isBest = score > state.bestScore
         if isBest { (state.bestScore, state.bestEpoch) = (score, state.epoch) }
         let images = Double(max(1, state.images))
         let summary = EpochSummary(
             epoch: state.epoch, trainLoss: state.lossSum / images,
             trainAccuracy: objective.classifies ? Double(state.correct) / images : nil,
-            validationLoss: result.loss, validationAccuracy: result.accuracy,
+            validationLoss: result?.loss, validationAccuracy: result?.accuracy,
             learningRate: learningRate(max(0, state.update - 1)), seconds: state.seconds, isBest: isBest)
         (state.lossSum, state.correct, state.images) = (0, 0, 0)
         state.epoch += 1

@@ -20,7 +20,10 @@ struct TrainingData {
         train =
             fraction > 0 && fraction < 1
             ? Subset.stratified(splits.train, fraction: fraction, seed: plan.options.seed) : splits.train
-        validation = splits.validation
+        let share = Double(plan.options.validationImages ?? .max) / Double(max(1, splits.validation.count))
+        validation =
+            share > 0 && share < 1
+            ? Subset.stratified(splits.validation, fraction: share, seed: plan.options.seed) : splits.validation
     }
 
     /// An image that can be read, to learn size and channels from.

@@ -61,6 +61,10 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
     /// Start with a small decay, which grows to `emaDecay`.
     public var emaWarmup = true
     public var validationFraction = 0.1
+    /// Epochs from one validation to the next; there is one after the last epoch always.
+    public var validationInterval = 1
+    /// The most validation images, evenly of all classes; nil: all of them.
+    public var validationImages: Int?
     /// The part of each class's training images to use.
     public var trainingFraction = 1.0
     public var workers = 2
@@ -128,6 +132,9 @@ public struct TrainingOptions: Codable, Sendable, Equatable {
         require((1...64).contains(augmentationRepeats), "aug-repeats", augmentationRepeats, "1 to 64")
         require(emaDecay.map { $0 > 0 && $0 < 1 } ?? true, "model-ema-decay", emaDecay ?? 0, "above 0, below 1")
         require(validationFraction > 0 && validationFraction < 1, "val-split", validationFraction, "above 0, below 1")
+        require(validationImages ?? 1 > 0, "val-images", validationImages ?? 0, "1 or more")
+        require(
+            (1...1_000_000).contains(validationInterval), "val-interval", validationInterval, "1 to 1000000")
         require(trainingFraction > 0 && trainingFraction <= 1, "fraction", trainingFraction, "above 0, at most 1")
         require((0...64).contains(workers), "workers", workers, "0 to 64")
         distillation.check(&problems, method: method)
@@ -150,6 +157,13 @@ extension TrainingOptions {
         case .lamb: LAMB(parameters, betas: betas, epsilon: epsilon ?? 1e-6)
         case .sgd: SGD(parameters, momentum: momentum)
         }
+    }
+
+    /// Whether images are shown as they are, or mirrored, and in no other way: then an image comes again and again.
+    /// - Parameter seesPlainImages: whether what is asked about is the images before their colours were changed
+    func showsImagesAgain(seesPlainImages: Bool) -> Bool {
+        let changesColors = autoAugment != nil || colorJitter > 0 || eraseProbability > 0 || mixup > 0 || cutmix > 0
+        return cropPadding == 0 && (seesPlainImages || !changesColors)
     }
 
     /// The rate of an update, before the layers' own factors.

@@ -18,6 +18,8 @@ public final class TrainingRun {
         public var strict = false
         /// The file that `options` came from, if one did. `options` is what holds.
         public var recipe: String?
+        /// The run or weight file to start from; its head is replaced where the classes differ.
+        public var weights: String?
         /// The run or weight file of a trained model to learn from.
         public var teacher: String?
         public var options = TrainingOptions()
@@ -42,7 +44,7 @@ public final class TrainingRun {
     let metrics: MetricsLog
     private let events: TensorBoardWriter
 
-    /// Accuracies are empty where the method does not classify.
+    /// Accuracies are empty where the method does not classify, all of validation in epochs without one.
     private static let columns = [
         "step", "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "seconds",
     ]
@@ -51,11 +53,9 @@ public final class TrainingRun {
     ///
     /// - Parameters:
     ///   - configuration: the model; its classes, channels and (if `imageSize` is nil) size follow the data
-    ///   - weights: a run or weight file to start from; its head is replaced where the classes differ
     /// - Throws: one-line errors that name the flag, file or tensor. Nothing is written before everything is checked.
     public static func begin(
-        _ plan: Plan, at path: String, imageSize: Int? = nil, modelArguments: JSON? = nil, weights: String? = nil,
-        overwrite: Bool = false
+        _ plan: Plan, at path: String, imageSize: Int? = nil, modelArguments: JSON? = nil, overwrite: Bool = false
     ) throws -> TrainingRun {
         let data = try TrainingData(plan)
         let configuration = try data.configuration(plan.model, imageSize: imageSize, arguments: modelArguments)
@@ -67,10 +67,9 @@ public final class TrainingRun {
             architecture: plan.model, classCount: configuration.classes, modelArguments: modelArguments,
             preprocessing: preprocessing.file, labels: data.train.classNames, tessera: JSON(encoding: plan))
         let model = configuration.makeModel()
-        model.initialize(seed: plan.options.seed)
-        if let weights { try model.start(from: weights) }
+        try plan.start(model)
         let trained = try TrainedModel(model: model, configuration: file)
-        let objective = try plan.objective(for: trained)
+        let objective = try plan.objective(for: trained, isNew: plan.weights == nil)
         guard data.isLabelled || !objective.classifies else {
             throw DataError(plan.data, "has no class folders, which --method \(plan.options.method) learns from")
         }
@@ -94,7 +93,7 @@ public final class TrainingRun {
         if let checkpoint {
             try model.load(Dictionary(uniqueKeysWithValues: checkpoint.model))
         } else {
-            model.initialize(seed: plan.options.seed)
+            try plan.start(model)
         }
         let trained = try TrainedModel(model: model, configuration: file)
         let data = try TrainingData(plan)
@@ -110,7 +109,8 @@ public final class TrainingRun {
                 file: folder.file(RunFolder.configurationName), subject: "num_classes", found: "\(file.classCount)",
                 expected: "\(data.train.classNames.count), as in \(plan.data)")
         }
-        return try TrainingRun(plan, trained, try plan.objective(for: trained), data, folder, resuming: checkpoint)
+        let objective = try plan.objective(for: trained, isNew: checkpoint == nil && plan.weights == nil)
+        return try TrainingRun(plan, trained, objective, data, folder, resuming: checkpoint)
     }
 
     private init(
@@ -188,7 +188,8 @@ public final class TrainingRun {
                 + ["\(summary.seconds)"])
         try events.scalars(numbers.compactMap { tag, value in value.map { (tag, Float($0)) } }, step: step)
         guard summary.isBest else { return }
-        var metadata = ["epoch": "\(summary.epoch + 1)", "loss": "\(summary.validationLoss)"]
+        var metadata = ["epoch": "\(summary.epoch + 1)"]
+        metadata["loss"] = summary.validationLoss.map { "\($0)" }
         metadata["accuracy"] = summary.validationAccuracy.map { "\($0)" }
         try trainer.withBestWeights {
             try folder.saveBest(trained.model.stateDictionary.map { ($0.key, $0.tensor) }, metadata: metadata)
@@ -209,12 +210,19 @@ public final class TrainingRun {
 }
 
 extension TrainingRun.Plan {
+    /// Gives a model the values with which training begins.
+    fileprivate func start(_ model: any ImageClassifier) throws {
+        model.initialize(seed: options.seed)
+        if let weights { try model.start(from: weights) }
+    }
+
     /// The method's objective for a model.
+    /// - Parameter isNew: whether nothing but its initialisers has given the model values
     /// - Throws: ``UnknownMethodError``, ``MethodError``, and the errors of a teacher that cannot be read.
-    fileprivate func objective(for trained: TrainedModel) throws -> any Objective {
+    fileprivate func objective(for trained: TrainedModel, isNew: Bool) throws -> any Objective {
         try MethodSetup(
-            model: trained.model, preprocessing: trained.preprocessing, labels: trained.labels, options: options,
-            teacher: teacher
+            model: trained.model, isNew: isNew, preprocessing: trained.preprocessing, labels: trained.labels,
+            options: options, teacher: teacher
         ).objective()
     }
 }

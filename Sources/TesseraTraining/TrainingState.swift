@@ -39,12 +39,12 @@ public enum TrainingEvent {
     case checkpoint(TrainingState)
 }
 
-/// One line of the log. Objectives that do not classify have no accuracies.
+/// One line of the log. Objectives that do not classify have no accuracies, epochs without a validation neither its loss.
 public struct EpochSummary: Sendable, Codable, Equatable {
     public let epoch: Int
     public let trainLoss: Double
     public let trainAccuracy: Double?
-    public let validationLoss: Double
+    public let validationLoss: Double?
     public let validationAccuracy: Double?
     public let learningRate: Double
     public let seconds: Double

@@ -38,6 +38,9 @@ import Testing
         try expectRefusal(["bench", "cct_2_3x2_32", "--batch", "0"], status: 64, "--batch")
         try expectRefusal(["bench", "cct_2_3x2_32", "--threads", "0"], status: 64, "--threads")
         try expectRefusal(["train", "cct_2_3x2_32", "--resume", "x"], status: 64, "--resume")
+        // What the run would not take is refused, not ignored.
+        try expectRefusal(["train", "--resume", "x", "--method", "kd"], status: 64, "--resume", "found --method")
+        try expectRefusal(["train", "--resume=x", "--recipe=y", "--bce-loss"], status: 64, "found --recipe, --bce-loss")
     }
 
     @Test func modelsAndSettings() throws {

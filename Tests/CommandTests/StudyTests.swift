@@ -76,8 +76,9 @@ import Testing
         }
         let (studied, trained) = (try options(winner), try options(scratch.file("final")))
         let changed = Set(studied.keys).union(trained.keys).filter { studied[$0] != trained[$0] }
-        // Of other length, and with a rate of checkpoints that suits a long run.
-        #expect(changed.isSubset(of: ["epochs", "warmupEpochs", "checkpointSeconds"]), "\(changed)")
+        // Of other length, validated on all images, and with a rate of checkpoints that suits a long run.
+        #expect(
+            changed.isSubset(of: ["epochs", "warmupEpochs", "checkpointSeconds", "validationImages"]), "\(changed)")
     }
 
     @Test func killedAndResumedDecidesTheSame() throws {
@@ -133,7 +134,7 @@ import Testing
             #expect(!FileManager.default.fileExists(atPath: out))
         }
         try expectRefusal(["study", "--data", data], status: 64, "--budget")
-        try expectRefusal(["study", "--resume", "x", "--budget", "3m"], status: 64, "--resume")
+        try expectRefusal(["study", "--resume", "x", "--budget", "3m", "--lr=1"], status: 64, "found --budget, --lr")
         try expectRefusal(["study", "--data", data, "--out", out, "--budget", "soon"], status: 64, "soon")
         try expectRefusal(study(out, "--parameters", "many"), status: 64, "many")
         try expectRefusal(study(out, "--models", "cct_2_3x2_33"), "cct_2_3x2_33", "cct_2_3x2_32")

@@ -112,6 +112,42 @@ extension Module {
             relativeError(gradients[images]!.transposed([0, 3, 1, 2]).scalars, golden["grad_input"]!.scalars) < 2e-5)
     }
 
+    /// A new encoder and its decoder begin with Xavier's distribution; one that was trained before keeps its weights.
+    @Test func weightsBeginAsPublished() throws {
+        var options = TrainingOptions()
+        options.method = "mae"
+        (options.mae.decoderWidth, options.mae.decoderDepth, options.mae.decoderHeads) = (16, 1, 2)
+        func begin(isNew: Bool) throws -> (model: VisionTransformer, objective: any Objective) {
+            let model = plainTransformer(16, 2, 2, side: 12, patch: 4)
+            model.initialize(seed: 3)
+            let setup = try MethodSetup(
+                model: model, isNew: isNew,
+                preprocessing: .init(height: 12, width: 12, mean: [0, 0, 0], std: [1, 1, 1]), labels: ["a", "b", "c"],
+                options: options, teacher: nil)
+            return (model, try setup.objective())
+        }
+        let (model, objective) = try begin(isNew: true)
+        for module in [model, objective.companion!] {
+            for (key, parameter) in module.parameters {
+                let (values, shape) = (parameter.value.scalars.map(abs), parameter.shape)
+                if key.hasSuffix("weight"), shape.rank > 1, !key.hasPrefix("head") {
+                    let bound = (6 / Float(shape[0] + shape.count / shape[0])).squareRoot()
+                    #expect(values.max()! <= bound && values.max()! > 0.9 * bound, "\(key)")
+                } else if key.hasSuffix("bias"), key != "patch_embed.proj.bias" {
+                    #expect(values.allSatisfy { $0 == 0 }, "\(key)")
+                }
+            }
+        }
+        let token = try #require(model.parameters.first { $0.key == "cls_token" }).parameter
+        #expect(token.value.scalars.map(abs).max()! > 0.01)
+        let before = plainTransformer(16, 2, 2, side: 12, patch: 4)
+        before.initialize(seed: 3)
+        let kept = try begin(isNew: false).model
+        for (a, b) in zip(kept.parameters, before.parameters) where a.key != "pos_embed" {
+            #expect(a.parameter.value.scalars == b.parameter.value.scalars, "\(a.key)")
+        }
+    }
+
     /// What is drawn of hidden patches does not depend on them, and the positions get no gradient.
     @Test func hiddenPatchesAreNotSeen() throws {
         var options = MaskedAutoencoderOptions()

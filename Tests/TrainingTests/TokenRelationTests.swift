@@ -101,6 +101,22 @@ import Testing
         }
     }
 
+    /// The first block drops its branches as often as the others, not never.
+    @Test func pathsAreDroppedEqually() {
+        var c = VisionTransformer.Configuration.tiny16
+        (c.width, c.depth, c.heads, c.dropPath, c.imageSize, c.patchSize) = (16, 3, 2, 0.9, Size(8), Size(4))
+        let model = VisionTransformer(c)
+        model.initialize(seed: 1)
+        let tokens = Tensor((0..<320).map { sin(Float($0)) }, [4, 5, 16])
+        func first() -> [Float] {
+            TrainingPass(RandomGenerator(seed: 2)).run { model.transformed(tokens, blocks: 1).scalars }
+        }
+        let whole = model.transformed(tokens, blocks: 1).scalars
+        #expect(first() == whole)
+        model.dropPathsEqually()
+        #expect(first() != whole && model.transformed(tokens, blocks: 1).scalars == whole)
+    }
+
     /// A student that is its teacher has nothing to learn; another one does, and only what the target reads moves.
     @Test(arguments: TokenRelationOptions.Target.allCases)
     func onlyWhatIsReadIsTrained(_ target: TokenRelationOptions.Target) throws {

@@ -46,6 +46,23 @@ struct Bars: BatchSource {
         return model
     }
 
+    /// Between two validations there are none, and there is one at the end.
+    @Test func validationHasAnInterval() throws {
+        var options = Self.options
+        (options.epochs, options.validationInterval) = (5, 2)
+        let trainer = Trainer(Supervised(try Self.model()), source: Bars(batchesPerEpoch: 1), options: options)
+        var count = 0
+        var summaries: [EpochSummary] = []
+        _ = try trainer.run(
+            evaluate: {
+                count += 1
+                return (1, 0.1 * Double(count))
+            }, report: { if case .epoch(let summary) = $0 { summaries.append(summary) } })
+        #expect(count == 3 && summaries.map(\.isBest) == [false, true, false, true, true])
+        #expect(summaries.map { $0.validationLoss == nil } == [true, false, true, false, false])
+        #expect(summaries.map { $0.validationAccuracy == nil } == [true, false, true, false, false])
+    }
+
     static var options: TrainingOptions {
         var options = TrainingOptions()
         options.epochs = 4

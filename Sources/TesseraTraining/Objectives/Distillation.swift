@@ -115,7 +115,7 @@ extension Distillation {
         }
         let teacher = try setup.requiredTeacher(answers: true)
         self.init(
-            setup.model, teacher: { teacher($0) }, criterion: setup.options.criterion,
+            setup.model, teacher: teacher.answers(), criterion: setup.options.criterion,
             options: setup.options.distillation)
     }
 }

@@ -35,7 +35,7 @@ public struct MaskedAutoencoderOptions: MethodOptions {
 ///
 /// Most patches are hidden; the model encodes the others and a small decoder, which is left behind, draws the hidden ones:
 /// loss = mean over all pixels of hidden patches of (drawn − pixel)². No labels are read. Encoder and decoder know places
-/// by fixed sines. Their other weights begin as the model's own do, where the reference draws from Xavier's distribution.
+/// by fixed sines.
 public final class MaskedAutoencoder: Objective {
     public var model: any ImageClassifier { encoder }
     public var companion: Module? { decoder }
@@ -193,6 +193,8 @@ extension TrainingMethod {
                     "--mae-ratio \(options.ratio) leaves \(kept) of the grid's \(grid) patches to see, "
                         + "expected at least one seen and one hidden")
             }
-            return MaskedAutoencoder(model, options: options)
+            let objective = MaskedAutoencoder(model, options: options)
+            objective.companion?.drawWeights(seed: setup.options.seed)
+            return objective
         })
 }

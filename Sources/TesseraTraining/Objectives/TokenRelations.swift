@@ -122,7 +122,7 @@ extension TrainingMethod {
 extension TokenRelationDistillation {
     fileprivate convenience init(_ setup: MethodSetup) throws {
         let (student, options) = (try setup.plainTransformer(), setup.options.tinymim)
-        let teacher = try setup.requiredTeacher(answers: false)
+        let teacher = try setup.requiredTeacher(answers: false, seesPlainImages: true)
         guard let larger = teacher.trained.model as? VisionTransformer else {
             throw setup.refusal("the teacher is no plain Vision Transformer, expected one of the systems vit and deit")
         }
@@ -146,6 +146,7 @@ extension TokenRelationDistillation {
                 "\(heads) heads of relations do not divide the widths of model (\(c.width)) and teacher "
                     + "(\(other.width)), expected --tinymim-heads that do")
         }
+        student.dropPathsEqually()
         self.init(
             student,
             teacher: teacher.compiled { Self.answers(larger, $0, options.target, block: block, heads: heads) },

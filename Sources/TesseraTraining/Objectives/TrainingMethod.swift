@@ -6,7 +6,7 @@ import TesseraNN
 /// A training method as `--method` knows it: a name, a paper, and how its objective is made.
 public struct TrainingMethod: Sendable {
     public enum TeacherUse: String, Sendable {
-        case none, optional, required
+        case none, required
     }
 
     public let name: String
@@ -37,6 +37,8 @@ public struct TrainingMethod: Sendable {
 public struct MethodSetup {
     public let method: TrainingMethod
     public let model: any ImageClassifier
+    /// Whether nothing but its initialisers has given the model values: then a method may begin with its own.
+    public let isNew: Bool
     /// The model's input.
     public let preprocessing: Preprocessing
     /// The names of the classes.
@@ -47,11 +49,11 @@ public struct MethodSetup {
     /// - Parameter teacher: a run folder or weight file
     /// - Throws: ``UnknownMethodError``; ``MethodError`` for a teacher too many or too few.
     public init(
-        model: any ImageClassifier, preprocessing: Preprocessing, labels: [String], options: TrainingOptions,
-        teacher: String?
+        model: any ImageClassifier, isNew: Bool = true, preprocessing: Preprocessing, labels: [String],
+        options: TrainingOptions, teacher: String?
     ) throws {
         method = try TrainingMethod.named(options.method)
-        (self.model, self.preprocessing, self.labels) = (model, preprocessing, labels)
+        (self.model, self.isNew, self.preprocessing, self.labels) = (model, isNew, preprocessing, labels)
         (self.options, teacherPath) = (options, teacher)
         switch (method.teacher, teacher) {
         case (.none, let teacher?):
@@ -64,20 +66,17 @@ public struct MethodSetup {
     public func objective() throws -> any Objective { try method.makeObjective(self) }
 
     /// The teacher of a method that requires one.
-    /// - Parameter answers: whether its logits are used: then its classes must be the student's
+    /// - Parameters:
+    ///   - answers: whether its logits are used: then its classes must be the student's
+    ///   - seesPlainImages: whether it is shown the images before their colours were changed
     /// - Throws: ``MethodError``, and the errors of a file that is not a run.
-    public func requiredTeacher(answers: Bool) throws -> Teacher {
-        guard let teacher = try optionalTeacher(answers: answers) else {
+    public func requiredTeacher(answers: Bool, seesPlainImages: Bool = false) throws -> Teacher {
+        guard let path = teacherPath else {
             throw MethodError(method.name, "needs a teacher, expected --teacher RUN")
         }
-        return teacher
-    }
-
-    /// The teacher if there is one.
-    /// - Throws: as ``requiredTeacher(answers:)``
-    public func optionalTeacher(answers: Bool) throws -> Teacher? {
-        guard let path = teacherPath else { return nil }
-        let teacher = Teacher(try TrainedModel(path), student: preprocessing)
+        let teacher = Teacher(
+            try TrainedModel(path), student: preprocessing,
+            remembers: options.showsImagesAgain(seesPlainImages: seesPlainImages))
         let channels = teacher.trained.preprocessing.channels
         guard channels == preprocessing.channels else {
             throw MethodError(

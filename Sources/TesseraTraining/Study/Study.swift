@@ -49,6 +49,9 @@ public final class Study {
         if plan.models.isEmpty { plan.models = StudyPlan.usualModels(smallImages: side <= 64) }
         // A few steps to the epoch, however few images there are.
         plan.batchSize = min(plan.batchSize, max(1, data.train.count / 4))
+        // A step is three forward passes: validating takes a ninth of the time at most, but where that would be too few
+        // images to tell candidates apart.
+        plan.validationImages = max(2000, data.train.count / 3)
         let options = try plan.run(model: "", method: plan.methods[0], epochs: 1, side: side).options
         let problems = options.problems(images: data.train.count, classes: data.train.classNames.count)
         guard problems.isEmpty else { throw OptionsError(problems: problems) }

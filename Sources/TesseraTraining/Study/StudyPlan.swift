@@ -27,6 +27,8 @@ public struct StudyPlan: Codable, Sendable, Equatable {
     public var eta = 3
     public var batchSize = 64
     public var learningRate = 1e-3
+    /// The most images that candidates are compared on; nil: all that are held out.
+    public var validationImages: Int?
     public var seed: UInt64 = 42
     public var workers = 2
     public var precision = Precision.automatic
@@ -88,6 +90,7 @@ public struct StudyPlan: Codable, Sendable, Equatable {
         (options.batchSize, options.learningRate, options.seed) = (batchSize, learningRate, seed)
         options.minimumRate = min(options.minimumRate, learningRate)
         options.warmupEpochs = Double(epochs) / 20
+        options.validationImages = validationImages
         (options.trainingFraction, options.workers, options.precision) = (fraction, workers, precision)
         // Short trainings gain nothing from heavy augmentation: shifts of an eighth, or crops of at least a third.
         if side <= 64 { options.cropPadding = side / 8 } else { options.scale = [0.35, 1] }
