@@ -5,9 +5,6 @@ import TesseraTraining
 
 /// The flags of one training method, which `tessera train` takes beside those of the recipe.
 protocol MethodFlags: ParsableArguments {
-    /// What the values are in a recipe file.
-    static var kinds: [String: RecipeFile.Kind] { get }
-
     func apply(to options: inout TrainingOptions)
 }
 
@@ -21,16 +18,13 @@ struct AllMethodFlags: ParsableArguments {
     @OptionGroup(title: "Method mae") var mae: MaskedAutoencoderFlags
     @OptionGroup(title: "Method tinymim") var tinymim: TokenRelationFlags
 
-    static let kinds: [String: RecipeFile.Kind] = [
-        DistillationFlags.kinds, RelativeLocalizationFlags.kinds, LocalityGuidanceFlags.kinds,
-        BootstrappingFlags.kinds, IntermediateSupervisionFlags.kinds, MaskedAutoencoderFlags.kinds,
-        TokenRelationFlags.kinds,
-    ].reduce(into: [:]) { $0.merge($1) { first, _ in first } }
+    static let types: [any MethodFlags.Type] = [
+        DistillationFlags.self, RelativeLocalizationFlags.self, LocalityGuidanceFlags.self, BootstrappingFlags.self,
+        IntermediateSupervisionFlags.self, MaskedAutoencoderFlags.self, TokenRelationFlags.self,
+    ]
 
     func apply(to options: inout TrainingOptions) {
-        let all: [any MethodFlags] = [
-            distillation, drloc, guidance, bootstrapping, intermediate, mae, tinymim,
-        ]
+        let all: [any MethodFlags] = [distillation, drloc, guidance, bootstrapping, intermediate, mae, tinymim]
         for flags in all { flags.apply(to: &options) }
     }
 }
@@ -46,10 +40,6 @@ struct DistillationFlags: MethodFlags {
     var distillationType = standard.loss
     @Option(help: "The teacher's part of the loss.") var distillationAlpha = standard.alpha
     @Option(help: "Temperature of the softmax.") var distillationTau = standard.temperature
-
-    static let kinds: [String: RecipeFile.Kind] = [
-        "distillation-type": .text, "distillation-alpha": .number, "distillation-tau": .number,
-    ]
 
     func apply(to options: inout TrainingOptions) {
         options.distillation.loss = distillationType
@@ -71,12 +61,6 @@ struct RelativeLocalizationFlags: MethodFlags {
     @Flag(help: "Offsets as parts of the largest one (l1 only).") var drlocNormalize = false
     @Flag(help: "Halve the token grid first (CvT and T2T-ViT do).") var drlocPool = false
     @Flag(help: "One loss after each stage of a pyramid.") var drlocMultiscale = false
-
-    static let kinds: [String: RecipeFile.Kind] = [
-        "drloc-mode": .text, "drloc-lambda": .number, "drloc-m": .whole, "drloc-warmup-epochs": .number,
-        "drloc-width": .whole, "drloc-signed": .flag, "drloc-normalize": .flag, "drloc-pool": .flag,
-        "drloc-multiscale": .flag,
-    ]
 
     func apply(to options: inout TrainingOptions) {
         (options.drloc.mode, options.drloc.lambda, options.drloc.pairs) = (drlocMode, drlocLambda, drlocM)
@@ -107,11 +91,6 @@ struct LocalityGuidanceFlags: MethodFlags {
     @Flag(help: "The teacher's norms use each batch's statistics, as the authors trained.")
     var guidanceBatchStatistics = false
 
-    static let kinds: [String: RecipeFile.Kind] = [
-        "guidance-transform": .text, "guidance-weight": .number, "guidance-blocks": .wholes,
-        "guidance-stages": .wholes, "guidance-batch-statistics": .flag,
-    ]
-
     func apply(to options: inout TrainingOptions) {
         (options.guidance.comparison, options.guidance.weight) = (guidanceTransform, guidanceWeight)
         (options.guidance.blocks, options.guidance.stages) = (guidanceBlocks, guidanceStages)
@@ -137,12 +116,6 @@ struct BootstrappingFlags: MethodFlags {
     @Option(help: "Weight of the agent's features for the model; falls to 0.") var bootstrappingHint = standard.hint
     @Option(help: "Weight of the model's features for the agent.") var bootstrappingAgentHint = standard.agentHint
 
-    static let kinds: [String: RecipeFile.Kind] = [
-        "bootstrapping-form": .text, "bootstrapping-stem": .text, "bootstrapping-convolution": .text,
-        "bootstrapping-pool": .wholes, "bootstrapping-post-norm": .flag, "bootstrapping-tau": .number,
-        "bootstrapping-kd": .number, "bootstrapping-hint": .number, "bootstrapping-agent-hint": .number,
-    ]
-
     func apply(to options: inout TrainingOptions) {
         (options.bootstrapping.form, options.bootstrapping.stem) = (bootstrappingForm, bootstrappingStem)
         options.bootstrapping.convolution = bootstrappingConvolution
@@ -161,8 +134,6 @@ struct IntermediateSupervisionFlags: MethodFlags {
     @Option(help: "Weight of the heads between, growing towards the last column.")
     var intermediateClass = standard.classWeight
 
-    static let kinds: [String: RecipeFile.Kind] = ["intermediate-image": .number, "intermediate-class": .number]
-
     func apply(to options: inout TrainingOptions) {
         (options.intermediate.imageWeight, options.intermediate.classWeight) = (intermediateImage, intermediateClass)
     }
@@ -176,11 +147,6 @@ struct MaskedAutoencoderFlags: MethodFlags {
     @Option(help: "Width of the decoder.") var maeDecoderWidth = standard.decoderWidth
     @Option(help: "Blocks of the decoder.") var maeDecoderDepth = standard.decoderDepth
     @Option(help: "Heads of the decoder.") var maeDecoderHeads = standard.decoderHeads
-
-    static let kinds: [String: RecipeFile.Kind] = [
-        "mae-ratio": .number, "mae-norm-pix": .flag, "mae-decoder-width": .whole, "mae-decoder-depth": .whole,
-        "mae-decoder-heads": .whole,
-    ]
 
     func apply(to options: inout TrainingOptions) {
         (options.mae.ratio, options.mae.normalizesPixels) = (maeRatio, maeNormPix)
@@ -198,10 +164,6 @@ struct TokenRelationFlags: MethodFlags {
     var tinymimBlock: Int?
     @Option(help: ArgumentHelp("Heads of the relations (default: the teacher's).", valueName: "n"))
     var tinymimHeads: Int?
-
-    static let kinds: [String: RecipeFile.Kind] = [
-        "tinymim-target": .text, "tinymim-block": .whole, "tinymim-heads": .whole,
-    ]
 
     func apply(to options: inout TrainingOptions) {
         (options.tinymim.target, options.tinymim.block) = (tinymimTarget, tinymimBlock)

@@ -1,3 +1,4 @@
+import ArgumentParser
 import Foundation
 import Tessera
 import TesseraIO
@@ -33,24 +34,14 @@ struct RecipeFile {
     }
 
     /// Every flag of `tessera train` but those that name a run to go on with or to delete.
-    static let kinds: [String: Kind] = recipeKinds.merging(AllMethodFlags.kinds) { first, _ in first }
-
-    private static let recipeKinds: [String: Kind] = [
-        "epochs": .whole, "batch": .whole, "seed": .whole, "cooldown-epochs": .whole, "mixup-off-epoch": .whole,
-        "crop-padding": .whole, "workers": .whole, "image-size": .whole, "pixel-limit": .whole, "threads": .whole,
-        "aug-repeats": .whole, "val-interval": .whole, "val-images": .whole,
-        "lr": .number, "min-lr": .number, "warmup-lr": .number, "warmup-epochs": .number, "weight-decay": .number,
-        "momentum": .number, "clip-grad": .number, "smoothing": .number, "mixup": .number, "cutmix": .number,
-        "mixup-prob": .number, "mixup-switch-prob": .number, "hflip": .number, "reprob": .number,
-        "color-jitter": .number, "model-ema-decay": .number, "val-split": .number, "checkpoint-seconds": .number,
-        "fraction": .number, "opt-eps": .number, "layer-decay": .number, "bce-target-thresh": .number,
-        "sam-rho": .number,
-        "opt": .text, "sched": .text, "clip-mode": .text, "method": .text, "teacher": .text, "aa": .text, "data": .text,
-        "format": .text, "out": .text, "from": .text, "precision": .text,
-        "scale": .pair, "ratio": .pair, "opt-betas": .pair, "model-args": .settings, "strict": .flag, "quiet": .flag,
-        "json": .flag,
-        "grad-checkpointing": .flag, "bce-loss": .flag, "bce-sum": .flag, "model-ema-no-warmup": .flag,
-    ]
+    static let kinds: [String: Kind] = {
+        let groups: [any ParsableArguments.Type] =
+            [TrainCommand.self, TrainingInputs.self, RecipeOptions.self, ComputeOptions.self] + AllMethodFlags.types
+        var kinds = groups.reduce(into: [:]) { $0.merge(Kind.flags(of: $1.init())) { first, _ in first } }
+        for flag in ["recipe", "resume", "overwrite"] { kinds[flag] = nil }
+        kinds["model-args"] = .settings
+        return kinds
+    }()
 
     static let maximumBytes = 1 << 14
     private static let maximumLineBytes = 1024
@@ -158,6 +149,38 @@ struct RecipeFile {
         }
     }
 }
+
+extension RecipeFile.Kind {
+    /// The flags that arguments declare, by name, and what their types say of the values.
+    fileprivate static func flags(of arguments: any ParsableArguments) -> [String: Self] {
+        let declared = Mirror(reflecting: arguments).children.compactMap { label, declaration in
+            // The storage of a property wrapper is named after its property, behind an underscore.
+            Self(declaration).map { (flagName(String((label ?? "").dropFirst())), $0) }
+        }
+        return Dictionary(uniqueKeysWithValues: declared)
+    }
+
+    private init?(_ declaration: Any) {
+        switch declaration {
+        case is Option<Int>, is Option<Int?>, is Option<UInt64>: self = .whole
+        case is Option<Double>, is Option<Double?>: self = .number
+        case is Option<[Double]>: self = .pair
+        case is Option<[Int]>: self = .wholes
+        case is Flag<Bool>: self = .flag
+        case is any DeclaredOption: self = .text
+        default: return nil
+        }
+    }
+
+    /// `clipGrad` as `clip-grad`.
+    private static func flagName(_ property: String) -> String {
+        property.reduce(into: "") { $0 += $1.isUppercase ? "-" + $1.lowercased() : String($1) }
+    }
+}
+
+/// An option of any type.
+private protocol DeclaredOption {}
+extension Option: DeclaredOption {}
 
 extension Yams.Node {
     /// The words that say the value on a command line, nil when it is of another kind.

@@ -44,8 +44,7 @@ struct RecipeOptions: ParsableArguments {
         Int?
     @Option(parsing: .upToNextOption, help: "Area of random resized crops: two numbers.") var scale = standard.scale
     @Option(parsing: .upToNextOption, help: "Aspect of random resized crops: two numbers.") var ratio = standard.ratio
-    @Option(name: .customLong("aa"), help: "Augmentation policy, such as rand-m9-mstd0.5-inc1.") var autoAugment:
-        String?
+    @Option(help: "Augmentation policy, such as rand-m9-mstd0.5-inc1.") var aa: String?
     @Option(help: "How often a box is erased.") var reprob = standard.eraseProbability
     @Option(help: "Strength of colour jitter; 0 is off.") var colorJitter = standard.colorJitter
     @Option(help: "How often an image is in an epoch, which sees the fewer images.") var augRepeats = standard
@@ -80,7 +79,7 @@ struct RecipeOptions: ParsableArguments {
         (options.smoothing, options.mixup, options.cutmix) = (smoothing, mixup, cutmix)
         (options.mixupProbability, options.mixupSwitchProbability) = (mixupProb, mixupSwitchProb)
         (options.mixupOffEpoch, options.horizontalFlip, options.cropPadding) = (mixupOffEpoch, hflip, cropPadding)
-        (options.scale, options.ratio, options.autoAugment) = (scale, ratio, autoAugment)
+        (options.scale, options.ratio, options.autoAugment) = (scale, ratio, aa)
         (options.eraseProbability, options.colorJitter, options.emaDecay) = (reprob, colorJitter, modelEmaDecay)
         (options.validationFraction, options.validationInterval) = (valSplit, valInterval)
         options.validationImages = valImages

@@ -105,3 +105,26 @@ var peakMemory: Double {
     let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") } ?? ""
     return (Double(line.filter(\.isNumber)) ?? 0) / 1024
 }
+
+/// What a training is given, be it a run of its own or one of a study.
+struct TrainingInputs: ParsableArguments {
+    @Option(help: ArgumentHelp("A data set's name or path (see `tessera data --help`).", valueName: "data"))
+    var data: String?
+
+    @Option(help: "What the path holds, where its content does not tell.")
+    var format: DatasetFormat?
+
+    @Option(help: ArgumentHelp("The trained model that methods such as deit and kd learn from.", valueName: "run"))
+    var teacher: String?
+
+    @Option(
+        help: ArgumentHelp(
+            "Height and width of the input (default: small images keep their size, else the model's).", valueName: "n"))
+    var imageSize: Int?
+
+    @Flag(help: "No progress, only the result.")
+    var quiet = false
+
+    @Flag(help: "Print the result as JSON.")
+    var json = false
+}

@@ -19,11 +19,7 @@ struct StudyCommand: Verb {
 
     private static let standard = StudyPlan(data: "", budget: 0)
 
-    @Option(help: ArgumentHelp("A data set's name or path (see `tessera data --help`).", valueName: "data"))
-    var data: String?
-
-    @Option(help: "What the path holds, where its content does not tell.")
-    var format: DatasetFormat?
+    @OptionGroup var inputs: TrainingInputs
 
     @Option(
         help: ArgumentHelp("Train on this part of each class's images only, which --seed picks.", valueName: "part"))
@@ -44,19 +40,11 @@ struct StudyCommand: Verb {
     @Option(help: ArgumentHelp("The training methods to try with each (see `tessera methods`).", valueName: "a,b"))
     var methods = Names(standard.methods)
 
-    @Option(help: ArgumentHelp("The trained model that methods such as kd learn from.", valueName: "run"))
-    var teacher: String?
-
     @Option(help: ArgumentHelp("The folder to write.", valueName: "folder"))
     var out: String?
 
     @Option(help: ArgumentHelp("Go on with this study, with the settings it began with.", valueName: "folder"))
     var resume: String?
-
-    @Option(
-        help: ArgumentHelp(
-            "Height and width of the input (default: small images keep their size, else the models').", valueName: "n"))
-    var imageSize: Int?
 
     @Option(help: ArgumentHelp("Epochs of a whole training (default: what the time allows).", valueName: "n"))
     var epochs: Int?
@@ -79,24 +67,18 @@ struct StudyCommand: Verb {
     @Option(help: "Threads that read and augment images.")
     var workers = standard.workers
 
-    @Flag(help: "No progress, only the result.")
-    var quiet = false
-
-    @Flag(help: "Print the result as JSON.")
-    var json = false
-
     @OptionGroup var compute: ComputeOptions
 
     func validate() throws {
         if resume != nil { return }
-        guard data != nil, out != nil, budget != nil else {
+        guard inputs.data != nil, out != nil, budget != nil else {
             throw ValidationError("expected --data, --budget and --out (or --resume FOLDER)")
         }
     }
 
     func perform() throws {
         compute.apply()
-        let line = ProgressLine(quiet: quiet)
+        let line = ProgressLine(quiet: inputs.quiet)
         let study = try resume.map(Study.resume) ?? Study.begin(plan, at: out!)
         Interrupt.watch()
         let ending = try study.run(shouldStop: { Interrupt.isRequested }) { show($0, study, line) }
@@ -106,17 +88,17 @@ struct StudyCommand: Verb {
                 "interrupted after \(clock(study.seconds)); go on with: tessera study --resume \(study.folder)")
             throw ExitCode(130)
         }
-        if json { return printJSON(study.json) }
+        if inputs.json { return printJSON(study.json) }
         tell(study, ending)
     }
 
     private var plan: StudyPlan {
-        var plan = StudyPlan(data: data!, budget: budget!.seconds, models: models?.names ?? [])
-        (plan.format, plan.fraction) = (format?.rawValue, fraction)
+        var plan = StudyPlan(data: inputs.data!, budget: budget!.seconds, models: models?.names ?? [])
+        (plan.format, plan.fraction) = (inputs.format?.rawValue, fraction)
         plan.latency = latency.map { 1000 * $0.seconds }
         plan.parameters = parameters?.number
-        (plan.methods, plan.teacher) = (methods.names, teacher)
-        (plan.imageSize, plan.epochs, plan.rungs, plan.eta) = (imageSize, epochs, rungs, eta)
+        (plan.methods, plan.teacher) = (methods.names, inputs.teacher)
+        (plan.imageSize, plan.epochs, plan.rungs, plan.eta) = (inputs.imageSize, epochs, rungs, eta)
         (plan.batchSize, plan.learningRate, plan.seed, plan.workers) = (batch, lr, seed, workers)
         plan.precision = compute.precision ?? .automatic
         return plan

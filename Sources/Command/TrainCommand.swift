@@ -22,11 +22,7 @@ struct TrainCommand: Verb {
     @Argument(help: "The model (see `tessera models`).")
     var model: String?
 
-    @Option(help: ArgumentHelp("A data set's name or path (see `tessera data --help`).", valueName: "data"))
-    var data: String?
-
-    @Option(help: "What the path holds, where its content does not tell.")
-    var format: DatasetFormat?
+    @OptionGroup var inputs: TrainingInputs
 
     @Option(help: ArgumentHelp("The run folder to write.", valueName: "run"))
     var out: String?
@@ -41,9 +37,6 @@ struct TrainCommand: Verb {
     @Option(help: ArgumentHelp("How to train (see `tessera methods`).", valueName: "name"))
     var method = TrainingOptions().method
 
-    @Option(help: ArgumentHelp("The trained model that a method such as deit learns from.", valueName: "run"))
-    var teacher: String?
-
     @Option(
         help: ArgumentHelp(
             "YAML with flags of this verb (`lr: 1e-3`); those on the command line win.", valueName: "file"))
@@ -51,11 +44,6 @@ struct TrainCommand: Verb {
 
     @Flag(help: "Delete a run that is already in the folder.")
     var overwrite = false
-
-    @Option(
-        help: ArgumentHelp(
-            "Height and width of the input (default: small images keep their size, else the model's).", valueName: "n"))
-    var imageSize: Int?
 
     @Option(help: ArgumentHelp("Constructor arguments of the model as JSON.", valueName: "json"))
     var modelArgs: String?
@@ -65,12 +53,6 @@ struct TrainCommand: Verb {
 
     @Flag(help: "Stop at the first image that cannot be read, instead of skipping and naming it.")
     var strict = false
-
-    @Flag(help: "No progress, only the result.")
-    var quiet = false
-
-    @Flag(help: "Print the result as JSON.")
-    var json = false
 
     @OptionGroup(title: "Recipe") var settings: RecipeOptions
     @OptionGroup var methods: AllMethodFlags
@@ -83,14 +65,14 @@ struct TrainCommand: Verb {
             }
             return
         }
-        guard model != nil, data != nil, out != nil else {
+        guard model != nil, inputs.data != nil, out != nil else {
             throw ValidationError("expected a model, --data and --out (or --resume RUN)")
         }
     }
 
     func perform() throws {
         compute.apply()
-        let line = ProgressLine(quiet: quiet)
+        let line = ProgressLine(quiet: inputs.quiet)
         let run = try resume.map { try TrainingRun.resume(at: $0) { line.finish("tessera: \($0)") } } ?? begin()
         Interrupt.watch()
         describe(run, line)
@@ -108,7 +90,7 @@ struct TrainCommand: Verb {
 
     private func tell(_ result: TrainingResult, _ run: TrainingRun) throws {
         let evaluation = result.evaluation
-        if json {
+        if inputs.json {
             return printJSON(
                 JSON([
                     "run": .string(run.folder.path), "method": .string(run.plan.options.method),
@@ -129,16 +111,16 @@ struct TrainCommand: Verb {
     }
 
     private func begin() throws -> TrainingRun {
-        var plan = TrainingRun.Plan(model: model!, data: data!)
-        plan.format = format?.rawValue
+        var plan = TrainingRun.Plan(model: model!, data: inputs.data!)
+        plan.format = inputs.format?.rawValue
         plan.pixelLimit = pixelLimit
         plan.strict = strict
         plan.recipe = recipe
-        (plan.weights, plan.teacher) = (from, teacher)
+        (plan.weights, plan.teacher) = (from, inputs.teacher)
         plan.options = options
         let arguments = try modelArgs.map { try JSON(parsing: $0) }
         return try TrainingRun.begin(
-            plan, at: out!, imageSize: imageSize, modelArguments: arguments, overwrite: overwrite)
+            plan, at: out!, imageSize: inputs.imageSize, modelArguments: arguments, overwrite: overwrite)
     }
 
     /// The recipe with the method and its settings. The precision is said outright, so that a run that is resumed

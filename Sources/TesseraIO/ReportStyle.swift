@@ -23,7 +23,7 @@ let reportStyle = """
     .chart ul{list-style:none;display:flex;gap:4px 16px;margin:0;padding:0;font-weight:400;font-size:13px;\
     flex-wrap:wrap}
     .chart li i{display:inline-block;width:14px;height:3px;border-radius:2px;margin-right:6px;vertical-align:middle}
-    svg{display:block;width:100%;height:auto}svg text{fill:var(--faint);font-size:11px;\
+    svg{display:block;width:100%;height:auto;overflow:visible}svg text{fill:var(--faint);font-size:11px;\
     font-variant-numeric:tabular-nums}
     .grid{stroke:var(--rule);stroke-width:1}path{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}
     path.c0{stroke:var(--c0)}path.c1{stroke:var(--c1)}path.c2{stroke:var(--c2)}path.c3{stroke:var(--c3)}\
@@ -41,6 +41,7 @@ let reportStyle = """
     .number{text-align:right;white-space:nowrap}
     .facts td,.facts th{padding:5px 20px 5px 0;border-bottom:1px solid var(--rule);vertical-align:top;\
     overflow-wrap:anywhere}.facts th{color:var(--faint)}
+    .candidates td,.candidates th{white-space:nowrap}.candidates td:last-child{white-space:normal;min-width:14em}
     .bars{width:100%;max-width:640px}.bars th{padding:3px 16px 3px 0;white-space:nowrap;width:1%}.bar{width:100%}
     .bar i{display:block;height:12px;border-radius:3px;background:rgb(var(--good));min-width:1px}
     .bars .number{padding-left:12px}
@@ -51,7 +52,8 @@ let reportStyle = """
     .matrix td{min-width:44px;height:32px;text-align:center;border:1px solid var(--paper);border-radius:4px}
     .matrix td.hit{background:rgba(var(--good),calc(var(--s)*.55))}
     .matrix td.miss{background:rgba(var(--bad),calc(var(--s)*.9))}
-    pre{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:12px 16px;overflow-x:auto}
+    pre{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:12px 16px;\
+    white-space:pre-wrap;overflow-wrap:anywhere}
     path.dashed{stroke-dasharray:7 5}.chart li i.dashed{width:5px;margin-right:15px}
     @media print{body{max-width:none}section{break-inside:avoid}}
     """

@@ -33,7 +33,7 @@ public struct StudyPage: Sendable {
                 \(tiles(highlights))
                 \(command.map { section("Train the best to the end", "<pre>\(escaped($0))</pre>", when: true) } ?? "")
                 \(section("Candidates", table, when: !rows.isEmpty))
-                \(section("Curves", "<div class=\"charts\">\(drawings)</div>", when: !drawings.isEmpty))
+                \(section("What accuracy costs, and how it grows", "<div class=\"charts\">\(drawings)</div>", when: !drawings.isEmpty))
                 \(section("How to read this", notes.map { "<p>\(escaped($0))</p>" }.joined(), when: !notes.isEmpty))
                 \(factTable(configuration))
                 """)
@@ -42,6 +42,6 @@ public struct StudyPage: Sendable {
     private var table: String {
         let head = header.map { "<th scope=\"col\">\(escaped($0))</th>" }.joined()
         let body = rows.map { "<tr>\($0.map { "<td>\(escaped($0))</td>" }.joined())</tr>" }.joined()
-        return "<div class=\"scroll\"><table class=\"facts\"><tr>\(head)</tr>\(body)</table></div>"
+        return "<div class=\"scroll\"><table class=\"facts candidates\"><tr>\(head)</tr>\(body)</table></div>"
     }
 }

@@ -6,7 +6,7 @@ import TesseraModels
 struct TrainingData {
     let name: String
     let train: any Dataset
-    let validation: any Dataset
+    private(set) var validation: any Dataset
     /// Whether the images have classes.
     let isLabelled: Bool
 
@@ -20,10 +20,14 @@ struct TrainingData {
         train =
             fraction > 0 && fraction < 1
             ? Subset.stratified(splits.train, fraction: fraction, seed: plan.options.seed) : splits.train
-        let share = Double(plan.options.validationImages ?? .max) / Double(max(1, splits.validation.count))
-        validation =
-            share > 0 && share < 1
-            ? Subset.stratified(splits.validation, fraction: share, seed: plan.options.seed) : splits.validation
+        validation = splits.validation
+        limitValidation(to: plan.options.validationImages, seed: plan.options.seed)
+    }
+
+    /// Keeps about so many validation images at most, evenly of all classes.
+    mutating func limitValidation(to count: Int?, seed: UInt64) {
+        guard let count, count > 0, count < validation.count else { return }
+        validation = Subset.stratified(validation, fraction: Double(count) / Double(validation.count), seed: seed)
     }
 
     /// An image that can be read, to learn size and channels from.

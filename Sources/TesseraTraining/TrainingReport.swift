@@ -36,7 +36,9 @@ extension TrainingRun {
     private func report(_ result: TrainingResult, _ samples: [Report.Sample]) throws -> Report {
         let rows = try metrics.rows().map { $0.map { Double($0) ?? .nan } }
         func series(_ name: String, _ column: Int) -> Report.Chart.Series {
-            Report.Chart.Series(name, x: rows.map { $0[1] }, y: rows.map { $0[column] })
+            // Epochs without a validation are no gaps in its line.
+            let measured = rows.filter { $0[column].isFinite }
+            return Report.Chart.Series(name, x: measured.map { $0[1] }, y: measured.map { $0[column] })
         }
         let evaluation = result.evaluation
         let accuracies = evaluation.map {

@@ -40,7 +40,8 @@ import Testing
         try expectRefusal(["train", "cct_2_3x2_32", "--resume", "x"], status: 64, "--resume")
         // What the run would not take is refused, not ignored.
         try expectRefusal(["train", "--resume", "x", "--method", "kd"], status: 64, "--resume", "found --method")
-        try expectRefusal(["train", "--resume=x", "--recipe=y", "--bce-loss"], status: 64, "found --recipe, --bce-loss")
+        try expectRefusal(
+            ["train", "--resume=x", "--recipe=y", "--bce-loss"], status: 64, "found --recipe, --bce-loss")
     }
 
     @Test func modelsAndSettings() throws {

@@ -36,7 +36,7 @@ import Testing
         let command = try command(yaml, "--epochs", "2", "--ratio", "0.9", "1.1")
         #expect(command.settings.epochs == 2 && command.settings.lr == 55e-5 && command.settings.clipGrad == nil)
         #expect(command.settings.scale == [0.8, 1] && command.settings.ratio == [0.9, 1.1])
-        #expect(command.settings.autoAugment == "rand-m9" && command.strict && !command.quiet)
+        #expect(command.settings.aa == "rand-m9" && command.strict && !command.inputs.quiet)
         #expect(command.modelArgs == #"{"stochastic_depth":0,"positional_embedding":"sine"}"#)
         #expect(try self.command("").settings.epochs == 10)
     }

@@ -62,7 +62,8 @@ final class Rebuilding: Objective {
         }
         if name == "kd" {
             let teacher = try transformer(distilled: false)
-            return Distillation(try transformer(distilled: false), teacher: { images in Tape.pause { teacher(images) } })
+            return Distillation(
+                try transformer(distilled: false), teacher: { images in Tape.pause { teacher(images) } })
         }
         if name == "intermediate_supervision" {
             return IntermediateSupervision(

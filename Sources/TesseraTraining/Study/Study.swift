@@ -43,7 +43,7 @@ public final class Study {
             throw StudyError("\(folder): already holds a study: go on with --resume, or choose another folder")
         }
         let first = try plan.run(model: "", method: plan.methods[0], epochs: 1, side: 1)
-        let data = try TrainingData(first)
+        var data = try TrainingData(first)
         let sample = try data.sample
         let side = plan.imageSize ?? max(sample.height, sample.width)
         if plan.models.isEmpty { plan.models = StudyPlan.usualModels(smallImages: side <= 64) }
@@ -52,6 +52,7 @@ public final class Study {
         // A step is three forward passes: validating takes a ninth of the time at most, but where that would be too few
         // images to tell candidates apart.
         plan.validationImages = max(2000, data.train.count / 3)
+        data.limitValidation(to: plan.validationImages, seed: plan.seed)
         let options = try plan.run(model: "", method: plan.methods[0], epochs: 1, side: side).options
         let problems = options.problems(images: data.train.count, classes: data.train.classNames.count)
         guard problems.isEmpty else { throw OptionsError(problems: problems) }
@@ -89,6 +90,9 @@ public final class Study {
 
     /// How many images there are to train on.
     public var imageCount: Int { data.train.count }
+
+    /// How many images candidates are compared on.
+    public var validationCount: Int { data.validation.count }
 
     /// Seconds of the budget that are spent.
     public var seconds: Double { spentBefore + Date().timeIntervalSince(start) }

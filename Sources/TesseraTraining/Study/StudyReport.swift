@@ -20,7 +20,7 @@ extension Study {
         }
         return StudyPage(
             title: "What suits \(plan.data)", summary: summary, highlights: highlights, command: command,
-            header: ["", "model", "method", "accuracy", "epochs", "parameters", "latency", "training", ""],
+            header: ["", "model", "method", "accuracy", epochsTitle, "parameters", "latency", "training", ""],
             rows: state.ranking.enumerated().map { place, index in row(place, state.candidates[index]) },
             charts: [
                 tradeOff("Accuracy against latency", "milliseconds an image", trained) {
@@ -37,15 +37,19 @@ extension Study {
     private var summary: String {
         let trained = state.candidates.count { $0.accuracy != nil }
         let ending = state.isComplete ? "the search is complete" : "the search is not at its end"
-        return "\(trained) of \(state.candidates.count) candidates trained on \(imageCount) images; \(ending)"
+        return "\(trained) of \(state.candidates.count) candidates trained on \(imageCount) images and compared on "
+            + "\(validationCount) others; \(ending)"
     }
+
+    private var epochsTitle: String { state.search.map { "epochs of \($0.epochs.last!)" } ?? "epochs" }
 
     private func row(_ place: Int, _ candidate: StudyCandidate) -> [String] {
         let remark = candidate.reason ?? (candidate.status == .waiting ? "not reached in time" : "")
         return [
             candidate.accuracy == nil ? "" : "\(place + 1)", candidate.model, candidate.method,
             candidate.accuracy.map { String(format: "%.2f %%", 100 * $0) } ?? "–",
-            candidate.epochs > 0 ? "\(candidate.epochs)" : "–", candidate.parameters.map { "\($0)" } ?? "–",
+            candidate.epochs > 0 ? "\(candidate.epochs)" : "–",
+            candidate.parameters.map { String(format: "%.2f M", Double($0) / 1e6) } ?? "–",
             candidate.latency.map { String(format: "%.2f ms", $0) } ?? "–",
             candidate.seconds > 0 ? String(format: "%.0f s", candidate.seconds) : "–",
             remark.isEmpty ? "" : "\(candidate.status.rawValue): \(remark)",
@@ -73,15 +77,17 @@ extension Study {
     private var notes: [String] {
         var notes: [String] = []
         if let search = state.search {
-            let rungs = search.epochs.map(String.init).joined(separator: ", ")
+            let rungs = search.epochs.dropLast().map(String.init).joined(separator: " and ")
             notes.append(
-                "Asynchronous successive halving (arXiv 1810.05934) with rungs at \(rungs) epochs: the best 1/\(search.eta) "
-                    + "of the candidates at a rung go on to the next one from where they stand.")
+                rungs.isEmpty
+                    ? "The time allowed no comparison on the way: every candidate is trained to the end."
+                    : "Asynchronous successive halving (arXiv 1810.05934): after \(rungs) epochs the best 1/\(search.eta) "
+                        + "of the candidates go on from where they stand, and the others stop.")
             notes.append(
-                "Schedule: every candidate follows the schedule of a whole training of \(search.epochs.last!) epochs, "
-                    + "a linear warm-up over its first twentieth and a cosine down to the least rate at its end. Pausing "
-                    + "changes nothing, so candidates of one rung are compared at the same place of the same schedule. "
-                    + "Before the end of the cosine an accuracy is lower than what the same model comes to at its end.")
+                "Every candidate follows the schedule of a whole training: a linear warm-up over its first twentieth and a "
+                    + "cosine down to the least rate at its end. Pausing changes nothing, so candidates are compared at the "
+                    + "same place of the same schedule. Before the end of the cosine an accuracy is lower than what the same model comes to at its end."
+            )
         }
         notes.append(
             "Accuracy is the best one so far on the images held out. Latency is the median time of one image through the "
