@@ -2,6 +2,7 @@
 
 The weights are timm's random ones, drawn further apart so that every layer matters; nothing is downloaded. Each model is
 saved by timm itself as safetensors and as .pth, imported from both, run, exported and loaded back by timm, strictly.
+The last two columns are the errors of these logits and of timm's against timm's in float64.
     python3 -m venv .venv && .venv/bin/pip install torch torchvision timm==1.0.31
     swift build -c release --product tessera
     .venv/bin/python Benchmarks/timm_parity.py PHOTOGRAPH... [--models NAME...]
@@ -51,11 +52,12 @@ def scattered(model):
     return model.eval()
 
 
-def logits(model, images):
+def logits(model, images, dtype=torch.float32):
     configuration = timm.data.resolve_model_data_config(model)
     transform = timm.data.create_transform(**configuration, is_training=False)
     with torch.no_grad():
-        return torch.cat([model(transform(Image.open(path).convert("RGB"))[None]) for path in images])
+        inputs = [transform(Image.open(path).convert("RGB"))[None].to(dtype) for path in images]
+        return torch.cat([model(image) for image in inputs])
 
 
 def error(found, expected):
@@ -75,7 +77,9 @@ def check(name, images, folder):
     found = load_file(folder / "features.safetensors")["logits"]
     tessera("export", folder / "run", "--format", "timm", "--out", folder / "exported")
     back = timm.create_model(f"local-dir:{folder / 'exported'}", pretrained=True).eval()
-    return error(found, expected), same, torch.equal(logits(back, images), expected)
+    returns = torch.equal(logits(back, images), expected)
+    exact = logits(model.double(), images, torch.float64)
+    return error(found, expected), same, returns, error(found, exact), error(expected, exact)
 
 
 def main():
@@ -84,12 +88,13 @@ def main():
     parser.add_argument("--models", nargs="+", default=MODELS)
     options = parser.parse_args()
     failures = 0
-    print(f"{'model':34} {'error':>9}  .pth the same  back in timm the same")
+    print(f"{'model':34} {'error':>9}  .pth the same  back in timm the same  against float64: here     timm")
     for name in options.models:
         with tempfile.TemporaryDirectory() as folder:
-            deviation, same, returns = check(name, options.images, pathlib.Path(folder))
+            deviation, same, returns, ours, timms = check(name, options.images, pathlib.Path(folder))
         failures += not (deviation <= TOLERANCE and same and returns)
-        print(f"{name:34} {deviation:9.1e}  {'yes' if same else 'NO':13}  {'yes' if returns else 'NO'}", flush=True)
+        answers = f"{'yes' if same else 'NO':13}  {'yes' if returns else 'NO':21}"
+        print(f"{name:34} {deviation:9.1e}  {answers} {ours:22.1e} {timms:8.1e}", flush=True)
     sys.exit(1 if failures else 0)
 
 

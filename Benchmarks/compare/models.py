@@ -1,4 +1,6 @@
-"""The models of the comparison in PyTorch, with random weights."""
+"""The models of the comparison in PyTorch, with random weights: our own, and those of timm where it is installed."""
+
+import functools
 
 import torch
 import torch.nn as nn
@@ -126,3 +128,15 @@ class CompactTransformer(nn.Module):
         x = self.norm(self.layers(x))
         weights = self.pool(x).softmax(dim=1)
         return self.head((weights.transpose(1, 2) @ x).squeeze(1))
+
+
+try:
+    import timm
+except ImportError:
+    timm = None
+for side, name in [
+    (256, "mobilevit_s"), (224, "swin_tiny_patch4_window7_224"), (224, "xcit_tiny_12_p16_224"), (224, "pvt_v2_b1"),
+    (224, "resnet50"), (224, "mixer_b16_224"),
+]:
+    if timm:
+        MODELS[name] = (side, functools.partial(timm.create_model, name))

@@ -120,6 +120,10 @@ const struct tk_products *tk_products(tk_precision precision) {
     }
 }
 
+tk_precision tk_float32_grade(void) {
+    return emulates_tiles || tk_current_level() == TK_AMX ? TK_SPLIT6 : TK_FLOAT32;
+}
+
 static _Atomic bool avoids_vnni;
 
 void tk_avoid_vnni(bool on) { avoids_vnni = on; }

@@ -2,8 +2,11 @@ import CKernels
 
 /// The arithmetic of matrix products. Everything else is always float32: sums, norms, softmax, residuals, weights.
 public enum Precision: String, Codable, Sendable, CaseIterable {
-    /// Float32 operands and sums.
+    /// Errors of float32 operands and sums, in the fastest way to have them: by multiply-adds, or, on processors with
+    /// tiles (AMX), as six products of bfloat16 parts of the operands.
     case float32
+    /// Three products of bfloat16 parts: errors of about 1e-5 of the largest result. Float32 where there are no tiles.
+    case float32x3
     /// Operands rounded to bfloat16, sums in float32. Fast on processors with tiles (AMX); elsewhere the same numbers at
     /// float32 speed.
     case bfloat16
@@ -19,7 +22,13 @@ public enum Precision: String, Codable, Sendable, CaseIterable {
     /// bfloat16 where the processor multiplies it faster than float32, otherwise float32.
     public static var automatic: Precision { tk_current_level() == TK_AMX ? .bfloat16 : .float32 }
 
-    package var kernel: tk_precision { self == .float32 ? TK_FLOAT32 : TK_BFLOAT16 }
+    package var kernel: tk_precision {
+        switch self {
+        case .float32: tk_float32_grade()
+        case .float32x3: TK_SPLIT3
+        case .bfloat16: TK_BFLOAT16
+        }
+    }
 }
 
 /// The processor, as far as this process uses it.

@@ -12,6 +12,9 @@
 /// TK_FLOAT32.
 typedef enum { TK_FLOAT32, TK_BFLOAT16, TK_SPLIT3, TK_SPLIT6 } tk_precision;
 
+/// The fastest arithmetic with the errors of float32: TK_SPLIT6 with tiles, otherwise TK_FLOAT32.
+tk_precision tk_float32_grade(void);
+
 typedef enum {
     TK_IDENTITY, TK_RELU, TK_GELU, TK_GELU_TANH, TK_QUICK_GELU, TK_SILU, TK_SIGMOID, TK_TANH, TK_HARD_SWISH,
     TK_HARD_SIGMOID, TK_RELU6
