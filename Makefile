@@ -1,6 +1,7 @@
 # make demo   everything from nothing to a trained model that names what is in a picture (about 10 minutes)
 # make test   builds and runs every test
 # make fuzz   damaged files in every format, for FUZZ_SECONDS a format, under the address sanitizer
+# make libfuzz  the same formats under libFuzzer, which follows the code that an input reaches (Fuzz/README.md)
 # make sanitize  the kernels and the pool under the address, undefined-behaviour and thread sanitizers
 # make lint   the style that continuous integration asks for
 
@@ -10,8 +11,9 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 RUN := runs/demo
 FUZZ_SECONDS := 60
 FUZZ_SEED := 1
+FUZZ_RUNS := 2000000
 
-.PHONY: demo test fuzz lint build setup clean
+.PHONY: demo test fuzz libfuzz sanitize lint build setup clean
 
 # Installs Debian packages only if one is missing.
 setup:
@@ -34,13 +36,19 @@ test: setup
 		status=$${PIPESTATUS[0]}; [ $$status = 0 ] || { echo "What failed:"; grep -a "^✘" .build/test.log; }; exit $$status
 
 # Swift under the address sanitizer; C also under the one for undefined behaviour.
-SANITIZED := -c release --scratch-path .build-fuzz -Xswiftc -enable-testing --sanitize=address \
+FUZZ_BUILD := -c release --scratch-path .build-fuzz -Xswiftc -enable-testing --sanitize=address \
 	-Xcc -fsanitize=undefined -Xcc -fno-sanitize-recover=undefined
 
 fuzz: setup
-	swift build --build-tests $(SANITIZED)
+	swift build --build-tests $(FUZZ_BUILD)
 	ASAN_OPTIONS=detect_leaks=0 TESSERA_FUZZ_SECONDS=$(FUZZ_SECONDS) TESSERA_FUZZ_SEED=$(FUZZ_SEED) \
-		swift test --skip-build $(SANITIZED) --no-parallel --filter FuzzTests
+		swift test --skip-build $(FUZZ_BUILD) --no-parallel --filter FuzzTests
+
+libfuzz: setup
+	cd Fuzz && swift build -c release --scratch-path ../.build-libfuzz --product Fuzz \
+		-Xswiftc -sanitize=fuzzer,address -Xswiftc -enable-testing \
+		-Xcc -fsanitize=fuzzer-no-link,address -Xswiftc -use-ld=lld
+	RUNS=$(FUZZ_RUNS) SECONDS_EACH=$(FUZZ_SECONDS) Fuzz/run.sh $(FORMATS)
 
 KERNELS := $(wildcard Sources/CKernels/*.c Sources/CKernels/levels/*.c)
 SANITIZED := clang -g -O1 -std=gnu11 -D_GNU_SOURCE -ISources/CKernels/include Tests/Sanitizers/kernels.c $(KERNELS) \

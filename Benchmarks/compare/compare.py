@@ -5,15 +5,22 @@ The peers need a virtual environment; the product needs none of it:
     .venv/bin/pip install torch==2.13.0+cpu openvino==2026.4.1 onnxruntime==1.31.1 onnx numpy
     swift build -c release --product tessera
     .venv/bin/python Benchmarks/compare/compare.py --batch 16 --rounds 5
+    .venv/bin/pip install nncf==3.4.0
+    .venv/bin/python Benchmarks/compare/compare.py --precision int8
 
 Every rival is a process of its own that loads its model once; in each round they run one after the other, with a pause
 between them in which their threads stop spinning. The ratio of a round is the best rival's time over ours; above one,
 Tessera is faster. All have random weights and inputs of the same shape.
+
+With --precision int8 we compute in codes, and so do OpenVINO (quantized by NNCF) and ONNX Runtime (by its own static
+quantization); both run in float32 as well, as we do: the rival is the best of either precision.
 """
 
 import argparse
+import itertools
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -21,6 +28,13 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+#: What a rival computes in where it may choose.
+PRECISIONS = {
+    "torch": ["float32"],
+    "compiled": ["float32"],
+    "openvino": ["int8", "float32"],
+    "onnxruntime": ["int8", "float32"],
+}
 DEFAULT_MODELS = ["deit_tiny_patch16_224", "deit_small_patch16_224", "vit_base_patch16_224", "cct_7_3x1_32"]
 
 
@@ -39,12 +53,18 @@ open(path + ".side", "w").write(str(side))
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, stderr=subprocess.DEVNULL)
 
 
+def quantize(name, batch, folder):
+    """Makes the quantized models of the rivals from that file."""
+    subprocess.run([sys.executable, os.path.join(HERE, "quantize.py"), f"{folder}/{name}-{batch}.onnx"], check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 class Peer:
-    def __init__(self, kind, name, batch, precision, threads, folder):
+    def __init__(self, kind, name, batch, precision, threads, folder, prefix):
         arguments = [sys.executable, os.path.join(HERE, "peer.py"), kind, name, str(batch), precision, str(threads)]
-        self.kind, self.times = kind, []
+        self.kind = kind if precision == "float32" else f"{kind} {precision}"
         self.process = subprocess.Popen(
-            arguments + [folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            prefix + arguments + [folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         if self.process.stdout.readline() != "ready\n":
             raise RuntimeError(f"{kind} could not run {name}")
@@ -60,12 +80,11 @@ class Peer:
 
 
 class Ours:
-    kind = "tessera"
-
-    def __init__(self, tessera, name, batch, precision, threads, eager):
-        self.command = [tessera, "bench", name, "--batch", str(batch), "--precision", precision, "--json"]
-        self.command += ["--threads", str(threads)] + (["--eager"] if eager else [])
-        self.kind = "eager" if eager else "tessera"
+    def __init__(self, kind, tessera, name, batch, precision, threads, prefix):
+        self.command = prefix + [tessera, "bench", name, "--batch", str(batch), "--threads", str(threads), "--json"]
+        self.command += ["--quantize"] if precision == "int8" else ["--precision", precision]
+        self.command += ["--eager"] if kind == "eager" else []
+        self.kind = kind
         self.last = 1.0
 
     def time(self, seconds):
@@ -78,16 +97,23 @@ class Ours:
         pass
 
 
-def compare(name, batch, precision, options, folder):
+def rivals(peers, precision):
+    """Kind and precision of every rival."""
+    if precision != "int8":
+        return [(kind, precision) for kind in peers if kind != "onnxruntime" or precision == "float32"]
+    return [(kind, p) for kind in peers for p in PRECISIONS[kind]]
+
+
+def compare(name, batch, precision, threads, options, folder):
     """The times of every contestant, by round."""
-    contestants = [Ours(options.tessera, name, batch, precision, options.threads, False)]
-    if options.eager:
-        contestants.append(Ours(options.tessera, name, batch, precision, options.threads, True))
-    for kind in options.peers:
-        if kind == "onnxruntime" and precision != "float32":
-            continue
+    ours = [("tessera", precision)] + ([("eager", precision)] if options.eager else [])
+    if precision == "int8":
+        ours.append(("tessera float32", "float32"))
+    prefix = shlex.split(options.prefix)
+    contestants = [Ours(kind, options.tessera, name, batch, p, threads, prefix) for kind, p in ours]
+    for kind, peer_precision in rivals(options.peers, precision):
         try:
-            contestants.append(Peer(kind, name, batch, precision, options.threads, folder))
+            contestants.append(Peer(kind, name, batch, peer_precision, threads, folder, prefix))
         except RuntimeError as error:
             print(error, file=sys.stderr)
     rounds = []
@@ -107,33 +133,41 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=DEFAULT_MODELS)
     parser.add_argument("--batch", type=int, nargs="+", default=[16, 1])
-    parser.add_argument("--precision", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
+    parser.add_argument("--precision", nargs="+", default=["float32"], choices=["float32", "bfloat16", "int8"])
     peers = ["torch", "compiled", "openvino", "onnxruntime"]
     parser.add_argument("--peers", nargs="+", default=["torch", "openvino", "onnxruntime"], choices=peers)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2, help="of each contestant in each round")
     parser.add_argument("--pause", type=float, default=0.5, help="seconds before each contestant")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, nargs="+", default=[len(os.sched_getaffinity(0))])
     parser.add_argument("--eager", action="store_true", help="also time the model without its plan")
+    parser.add_argument("--prefix", default="", help="a command that runs every contestant, such as chrt -f 1")
     parser.add_argument("--tessera", default=os.path.join(HERE, "../../.build/release/tessera"))
     options = parser.parse_args()
-    columns = ["tessera"] + (["eager"] if options.eager else []) + options.peers
-    print("| model | batch | precision | " + " | ".join(f"{c} ms" for c in columns) + " | best rival / tessera |")
-    print("| --- " * (len(columns) + 4) + "|")
+    columns = ["tessera"] + (["eager"] if options.eager else [])
+    if "int8" in options.precision:
+        columns.append("tessera float32")
+    pairs = [pair for precision in options.precision for pair in rivals(options.peers, precision)]
+    columns += dict.fromkeys(kind if precision == "float32" else f"{kind} {precision}" for kind, precision in pairs)
+    print("| model | batch | precision | threads | " + " | ".join(f"{c} ms" for c in columns) + " | best rival / tessera |")
+    print("| --- " * (len(columns) + 5) + "|")
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
             for batch in options.batch:
                 if {"openvino", "onnxruntime"} & set(options.peers):
                     export(name, batch, folder)
-                for precision in options.precision:
-                    rounds = compare(name, batch, precision, options, folder)
+                    if "int8" in options.precision:
+                        quantize(name, batch, folder)
+                for precision, threads in itertools.product(options.precision, options.threads):
+                    rounds = compare(name, batch, precision, threads, options, folder)
                     cells = [
                         f"{statistics.median(r[c] for r in rounds):.1f}" if c in rounds[0] else "" for c in columns
                     ]
-                    rivals = [[t for c, t in r.items() if c not in ("tessera", "eager")] for r in rounds]
-                    ratios = [min(times) / r["tessera"] for times, r in zip(rivals, rounds) if times]
+                    others = [[t for c, t in r.items() if c.split()[0] not in ("tessera", "eager")] for r in rounds]
+                    ratios = [min(times) / r["tessera"] for times, r in zip(others, rounds) if times]
                     ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
-                    print(f"| {name} | {batch} | {precision} | " + " | ".join(cells) + f" | {ratio} |", flush=True)
+                    start = f"| {name} | {batch} | {precision} | {threads} | "
+                    print(start + " | ".join(cells) + f" | {ratio} |", flush=True)
 
 
 main()

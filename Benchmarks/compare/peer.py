@@ -2,7 +2,8 @@
 
     python peer.py KIND MODEL BATCH PRECISION THREADS FOLDER
 
-KIND is torch, compiled, openvino or onnxruntime; FOLDER holds MODEL-BATCH.onnx for the last two.
+KIND is torch, compiled, openvino or onnxruntime; FOLDER holds MODEL-BATCH.onnx for the last two, and what quantize.py made
+of it for int8.
 """
 
 import statistics
@@ -35,7 +36,7 @@ def openvino_runner(path, images, precision, threads):
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
-        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}[precision],
     }
     core = openvino.Core()
     request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
@@ -60,8 +61,10 @@ def main():
         import numpy
 
         path = f"{folder}/{name}-{batch}.onnx"
-        side = int(open(path + ".side").read())
+        side = int(open(f"{path}.side").read())
         images = numpy.random.default_rng(0).standard_normal((batch, 3, side, side), dtype=numpy.float32)
+        if precision == "int8":
+            path += ".nncf.xml" if kind == "openvino" else ".int8.onnx"
         if kind == "openvino":
             run = openvino_runner(path, images, precision, threads)
         else:

@@ -13,7 +13,9 @@ struct BenchCommand: Verb {
         commandName: "bench", abstract: "The median time of a forward pass, or of a training step, on random input.",
         discussion: "Example: tessera bench deit_tiny_patch16_224 --batch 16 --train")
 
-    @Argument(help: ArgumentHelp("A model (see `tessera models`), or a run folder.", valueName: "model"))
+    @Argument(
+        help: ArgumentHelp(
+            "A model (see `tessera models`), or a run folder, also of an ONNX graph.", valueName: "model"))
     var model: String
 
     @Option(help: ArgumentHelp("Images a step.", valueName: "n"))
@@ -62,14 +64,17 @@ struct BenchCommand: Verb {
         }
     }
 
-    /// The model, what its input is, and what is quantized of it already.
-    private func build() throws -> (any ImageClassifier, any ClassifierConfiguration, Quantization?) {
+    /// The model, the shape of one image, the number of classes, and what is quantized already.
+    private func build() throws -> (any ImageClassifier, image: Shape, classes: Int, Quantization?) {
         if FileManager.default.fileExists(atPath: model) {
             guard modelArgs == nil, imageSize == nil else {
                 throw ValidationError("\(model) is a run: found --model-args or --image-size, which it says itself")
             }
             let run = try TrainedModel(model)
-            return (run.model, try run.configuration.classifierConfiguration(), run.quantization)
+            guard !train || run.model.parameterCount > 0 else {
+                throw ValidationError("\(model) is a graph without parameters: found --train")
+            }
+            return (run.model, run.inputShape, run.configuration.classCount, run.quantization)
         }
         var configuration = try Registry.entry(model).configuration
         if let modelArgs {
@@ -79,19 +84,18 @@ struct BenchCommand: Verb {
         try configuration.validate()
         let network = configuration.makeModel()
         network.initialize(seed: 0)
-        return (network, configuration, nil)
+        let size = configuration.imageSize
+        return (network, [1, size.height, size.width, configuration.channels], configuration.classes, nil)
     }
 
     func perform() throws {
         compute.apply()
         let loadStart = Date()
-        var (network, configuration, quantization) = try build()
-        let multiplyAdds = configuration.multiplyAdds(network) * batch
+        var (network, image, classes, quantization) = try build()
+        let multiplyAdds = network.multiplyAdds(image) * batch
         let load = Date().timeIntervalSince(loadStart)
         var generator = RandomGenerator(seed: 1)
-        let images = Tensor([
-            batch, configuration.imageSize.height, configuration.imageSize.width, configuration.channels,
-        ]) {
+        let images = Tensor(image.replacing(0, with: batch)) {
             for i in $0.indices { $0[i] = generator.normal() }
         }
         if quantize {
@@ -108,7 +112,7 @@ struct BenchCommand: Verb {
                 },
                 { [quantization == nil ? network($0) : network.features($0).logits] })
             let forward = { if eager { _ = network(images) } else { _ = compiled(images) } }
-            let step = try train ? trainingStep(network, images, configuration.classes) : forward
+            let step = try train ? trainingStep(network, images, classes) : forward
             for index in 0..<(runs + 2) {
                 let start = Date()
                 step()

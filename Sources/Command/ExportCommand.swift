@@ -13,7 +13,7 @@ struct ExportCommand: Verb {
             safetensors: one file under the names of the reference implementation, with config.json beside it.
             timm: a folder that timm.create_model("local-dir:FOLDER", pretrained=True) loads.
             onnx: a graph from input [batch, channels, height, width] to logits, for any number of images; its metadata
-            say how images are preprocessed and what the classes are called.
+            say how images are preprocessed and what the classes are called. A quantized run keeps its codes.
             Example: tessera export runs/first --format timm --out exported
             """)
 
@@ -59,11 +59,7 @@ struct ExportCommand: Verb {
                 to: out)
             try AtomicFile.write(trained.configuration.json.text(indented: true) + "\n", to: note)
         case .onnx:
-            guard trained.quantization == nil else {
-                throw FormatError(
-                    file: model, found: "a model in 8-bit codes", expected: "the run in floats that it was made from")
-            }
-            try ONNXExporter.export(trained.model, trained.configuration)
+            try ONNXExporter.export(trained.model, trained.configuration, quantization: trained.quantization)
                 .write(to: out, externalData: externalData ? true : nil)
         case .timm: try TimmExport(trained.model, trained.configuration).write(to: out, as: dtype)
         }

@@ -10,7 +10,9 @@ struct QuantizeCommand: Verb {
     static let configuration = CommandConfiguration(
         commandName: "quantize", abstract: "Makes a trained model small and fast: whole numbers of few bits.",
         discussion: """
-            Writes a run folder like any other, and measures accuracy, time, size and memory before and after.
+            Writes a run folder like any other, and measures accuracy, time, size and memory before and after. For a
+            model without a head, such as DINOv2, the images need no classes, and instead of accuracy it tells how its
+            features agree with those before.
             Example: tessera quantize runs/first --data fashion-mnist --out runs/first-int8
             """)
 
@@ -104,9 +106,13 @@ struct QuantizeCommand: Verb {
         guard overwrite || !FileManager.default.fileExists(atPath: out + "/" + RunFolder.configurationName) else {
             throw RunFolderError.exists(out)
         }
-        let data = try source.open()
+        let isHeadless = trained.configuration.classCount == 0
+        guard !isHeadless || maxDrop == nil else {
+            throw QuantizationError(model, found: "no head, with --max-drop", expected: "a classifier")
+        }
+        let data = try source.open(labelled: !isHeadless)
         let dataset = data.evaluation
-        try trained.require(dataset.classNames, from: source.data)
+        if !isHeadless { try trained.require(dataset.classNames, from: source.data) }
         let line = ProgressLine(quiet: quiet)
         line.update("calibrating on \(calibration) images")
         let images = try QuantizationRun.calibrationImages(
@@ -114,12 +120,23 @@ struct QuantizeCommand: Verb {
         let loader = Loader(
             dataset, transform: trained.preprocessing, batchSize: 128, workers: 2,
             unreadable: source.strict ? .fail : .skip)
-        let before = try evaluate(trained.compiled, loader)
+        // Calibration folds smoothing into the weights: what they were answers first.
+        let answers = isHeadless ? nil : try evaluate(trained.compiled, loader)
+        let features = isHeadless ? try FeatureSet(trained.compiled, loader) : nil
         let run = try QuantizationRun(trained, images: images, recipe: recipe) { done, count in
             line.update("sensitivity of \(done) of \(count) operands")
         }
         line.update("evaluating in codes")
-        let after = try run.settle(before: before, drop: maxDrop.map { $0 / 100 }) { try evaluate($0, loader) }
+        let (before, after): (ModelQuality, ModelQuality)
+        if let answers {
+            before = .evaluation(answers)
+            after = .evaluation(
+                try run.settle(before: answers, drop: maxDrop.map { $0 / 100 }) { try evaluate($0, loader) })
+        } else {
+            let cosine = try FeatureSet(run.compiled(), loader).meanCosine(with: features!)
+            before = .agreement(1, images: features!.labels.count)
+            after = .agreement(cosine, images: features!.labels.count)
+        }
         let folder = try RunFolder.create(at: out, overwrite: overwrite)
         try run.write(folder)
         let report = QuantizationReport(
@@ -134,7 +151,7 @@ struct QuantizeCommand: Verb {
     }
 
     /// Times a model in a process of its own, whose memory is the model's alone.
-    private func measure(_ path: String, _ evaluation: Evaluation) throws -> QuantizationMeasure {
+    private func measure(_ path: String, _ quality: ModelQuality) throws -> QuantizationMeasure {
         var (latency, memory) = ([Int: Double](), 0.0)
         for batch in [1, 16] {
             let process = Process()
@@ -155,7 +172,7 @@ struct QuantizeCommand: Verb {
         }
         let weights = try ModelFile.locate(path).weights
         let size = try FileManager.default.attributesOfItem(atPath: weights)[.size] as? Int ?? 0
-        return QuantizationMeasure(evaluation: evaluation, latency: latency, fileBytes: size, peakMemory: memory)
+        return QuantizationMeasure(quality: quality, latency: latency, fileBytes: size, peakMemory: memory)
     }
 }
 

@@ -45,11 +45,12 @@ struct DataOptions: ParsableArguments {
     @Flag(help: "Stop at the first image that cannot be read, instead of skipping and naming it.")
     var strict = false
 
-    /// Opens what accuracy is to be measured on.
-    /// - Throws: `DataError`, also for images without classes.
-    func open() throws -> DataSource {
+    /// Opens what a model is to be measured on.
+    /// - Parameter labelled: whether images must have classes
+    /// - Throws: `DataError`, also for images without the classes that are wanted.
+    func open(labelled: Bool = true) throws -> DataSource {
         let source = try DataSource.open(data, format: format, pixelLimit: pixelLimit)
-        guard source.isLabelled else { throw DataError(data, "has no class folders") }
+        guard source.isLabelled || !labelled else { throw DataError(data, "has no class folders") }
         return source
     }
 }

@@ -16,8 +16,9 @@ struct TesseraCommand: ParsableCommand {
         version: "0.1.0",
         subcommands: [
             ModelsCommand.self, TrainCommand.self, EvaluateCommand.self, PredictCommand.self, FeaturesCommand.self,
-            ExplainCommand.self, DataCommand.self, MethodsCommand.self, StudyCommand.self, QuantizeCommand.self,
-            InitCommand.self, ImportCommand.self, ExportCommand.self, BenchCommand.self, ForwardCommand.self,
+            ExplainCommand.self, DataCommand.self, MethodsCommand.self, StudyCommand.self, ProbeCommand.self,
+            QuantizeCommand.self, InitCommand.self, ImportCommand.self, ExportCommand.self, BenchCommand.self,
+            ForwardCommand.self,
         ])
 
     static func main() {

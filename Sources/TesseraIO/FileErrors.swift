@@ -12,13 +12,19 @@ public struct FormatError: Error, Equatable, CustomStringConvertible {
     public let found: String
     public let expected: String
 
-    /// - Parameter found: may come from the file: of it, one line of reasonable length is kept
+    /// - Parameters:
+    ///   - subject: may come from the file, as `found` may: of both, one line of reasonable length is kept
+    ///   - found: what stands there instead
     public init(file: String, subject: String = "", found: String, expected: String) {
         self.file = file
-        self.subject = subject
-        let start = found.unicodeScalars.prefix(400)
-        self.found = String(String.UnicodeScalarView(start.map { $0.value < 0x20 ? " " : $0 }))
+        self.subject = FormatError.line(subject)
+        self.found = FormatError.line(found)
         self.expected = expected
+    }
+
+    private static func line(_ text: String) -> String {
+        let start = text.unicodeScalars.prefix(400)
+        return String(String.UnicodeScalarView(start.map { $0.properties.generalCategory == .control ? " " : $0 }))
     }
 
     public var description: String {

@@ -44,9 +44,16 @@ public struct ModelEntry: Sendable {
 extension ClassifierConfiguration {
     /// The multiply-adds of one image through `model`, which need not be initialised.
     public func multiplyAdds(_ model: any ImageClassifier) -> Int {
+        model.multiplyAdds([1, imageSize.height, imageSize.width, channels])
+    }
+}
+
+extension ImageClassifier {
+    /// The multiply-adds of a forward pass over images of this shape.
+    public func multiplyAdds(_ shape: Shape) -> Int {
         let tape = Tape(.trace)
-        let image = Tape.leaf(Tensor(abstract: [1, imageSize.height, imageSize.width, channels]))
-        _ = tape.record { model.features(image) }
+        let image = Tape.leaf(Tensor(abstract: shape))
+        _ = tape.record { features(image) }
         return tape.cost.multiplyAdds
     }
 }

@@ -2,6 +2,7 @@ import Tessera
 import TesseraIO
 import TesseraModels
 import TesseraNN
+import TesseraRuntime
 
 /// An ONNX graph as a classifier: what it answers is its first output, or that called `logits`, as one vector an image.
 ///
@@ -83,14 +84,20 @@ public final class ONNXClassifier: Module, ImageClassifier {
 extension ONNXExporter {
     /// A classifier as a graph from `input` `[batch, channels, height, width]`, preprocessed as its metadata say, to
     /// `logits` `[batch, classes]`.
+    /// - Parameter quantization: which products compute in codes: their operands go through `QuantizeLinear` and
+    ///   `DequantizeLinear`, from which runtimes make products of whole numbers
     /// - Throws: ``ONNXExportError``
     public static func export(
-        _ model: any ImageClassifier, _ configuration: ModelConfiguration
+        _ model: any ImageClassifier, _ configuration: ModelConfiguration, quantization: Quantization? = nil
     ) throws -> ONNXModel {
         let size = configuration.preprocessing.inputSize
         return try export(
             image: [1, size[1], size[2], size[0]], outputs: ["logits"], parameters: model.parameters,
-            metadata: ONNXClassifier.metadata(configuration)
-        ) { [model($0)] }
+            metadata: ONNXClassifier.metadata(configuration),
+            annotate: { graph in
+                if let quantization { graph.quantize(quantization, names: ParameterNames(model)) }
+            },
+            // An annotation knows weights as they are: short cuts to the answer may use parts of them.
+            tracing: { [quantization == nil ? model($0) : model.features($0).logits] })
     }
 }

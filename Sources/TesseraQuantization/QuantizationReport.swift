@@ -3,28 +3,55 @@ import Tessera
 import TesseraIO
 import TesseraTraining
 
+/// How well a model does what it is for.
+public enum ModelQuality: Sendable {
+    /// A classifier's answers.
+    case evaluation(Evaluation)
+    /// The mean cosine between a model's features and those of the model in floats, where there is no head to answer.
+    case agreement(Double, images: Int)
+
+    fileprivate var facts: [(name: String, format: String, value: Double)] {
+        switch self {
+        case .evaluation(let evaluation):
+            [("accuracy", "%.2f %%", 100 * evaluation.top1), ("loss", "%.4f", evaluation.loss)]
+        case .agreement(let cosine, _): [("cosine of features", "%.5f", cosine)]
+        }
+    }
+
+    fileprivate var json: [JSON.Member] {
+        switch self {
+        case .evaluation(let evaluation):
+            [
+                JSON.Member("top1", JSON(evaluation.top1)), JSON.Member("loss", JSON(evaluation.loss)),
+                JSON.Member("images", JSON(evaluation.images)),
+            ]
+        case .agreement(let cosine, let images):
+            [JSON.Member("feature_cosine", JSON(cosine)), JSON.Member("images", JSON(images))]
+        }
+    }
+}
+
 /// What was measured of one of the two models.
 public struct QuantizationMeasure: Sendable {
-    public var evaluation: Evaluation
+    public var quality: ModelQuality
     /// Of a forward pass, in milliseconds, by batch size.
     public var latency: [Int: Double]
     public var fileBytes: Int
     /// Of a process that ran the model, in 2²⁰ bytes.
     public var peakMemory: Double
 
-    public init(evaluation: Evaluation, latency: [Int: Double], fileBytes: Int, peakMemory: Double) {
-        (self.evaluation, self.latency) = (evaluation, latency)
+    public init(quality: ModelQuality, latency: [Int: Double], fileBytes: Int, peakMemory: Double) {
+        (self.quality, self.latency) = (quality, latency)
         (self.fileBytes, self.peakMemory) = (fileBytes, peakMemory)
     }
 
     var json: JSON {
-        .object([
-            JSON.Member("top1", JSON(evaluation.top1)), JSON.Member("loss", JSON(evaluation.loss)),
-            JSON.Member("images", JSON(evaluation.images)),
-            JSON.Member(
-                "latency_ms", .object(latency.sorted { $0.key < $1.key }.map { JSON.Member("\($0)", JSON($1)) })),
-            JSON.Member("file_bytes", JSON(fileBytes)), JSON.Member("peak_memory_mb", JSON(peakMemory)),
-        ])
+        .object(
+            quality.json + [
+                JSON.Member(
+                    "latency_ms", .object(latency.sorted { $0.key < $1.key }.map { JSON.Member("\($0)", JSON($1)) })),
+                JSON.Member("file_bytes", JSON(fileBytes)), JSON.Member("peak_memory_mb", JSON(peakMemory)),
+            ])
     }
 }
 
@@ -103,9 +130,10 @@ public struct QuantizationReport {
             summary:
                 "\(quantizer.recipe.method.rawValue), \(String(format: "%.2f", quantizer.averageBits(run.bits))) bits "
                 + "a value on average; \(verdict)",
-            highlights: [
-                fact("accuracy", "%.2f %%") { 100 * $0.evaluation.top1 }, fact("loss", "%.4f") { $0.evaluation.loss },
-            ] + latencies + [
+            highlights: zip(before.quality.facts, after.quality.facts).map { before, after in
+                Report.Fact(
+                    before.name, String(format: "\(before.format) → \(after.format)", before.value, after.value))
+            } + latencies + [
                 fact("weights", "%.2f MB") { Double($0.fileBytes) / 1e6 },
                 fact("peak memory", "%.0f MB") { $0.peakMemory },
             ],

@@ -14,7 +14,7 @@ package struct Product: Operation {
     package private(set) var norm: LayerNormalization?
     package var activation: Activation
     /// How x, after the norm, and the weight become codes; nil for a product of floats.
-    var quantization: Quantization.Layer?
+    package var quantization: Quantization.Layer?
     package private(set) var roles: [Role]
 
     init(_ linear: LinearOperation) {

@@ -5,6 +5,7 @@ import Testing
 @Suite struct SnapshotTests {
     @Test(arguments: [
         "", "models", "methods", "train", "evaluate", "predict", "features", "explain", "data", "study", "quantize",
+        "probe",
         "init", "import", "export", "bench", "forward",
     ]) func help(_ verb: String) throws {
         let result = try Command.run((verb.isEmpty ? [] : [verb]) + ["--help"])
@@ -20,7 +21,8 @@ import Testing
 
     @Test func everyVerbShowsAnExample() throws {
         for verb in [
-            "models", "train", "evaluate", "predict", "features", "explain", "data", "study", "quantize", "init",
+            "models", "train", "evaluate", "predict", "features", "explain", "data", "study", "probe", "quantize",
+            "init",
             "import", "export", "bench", "forward",
         ] {
             #expect(try Command.run(verb, "--help").output.contains("tessera \(verb) "), "\(verb)")

@@ -49,6 +49,7 @@ public struct ONNXInitializers: WeightSource {
         let values: Tensor
         switch tensor {
         case .floats(let floats): values = floats
+        case .codes(let codes, let shape): values = Tensor(codes.map(Float.init), shape)
         case .integers(let integers, let shape):
             values = try Tensor(
                 integers.map { integer in

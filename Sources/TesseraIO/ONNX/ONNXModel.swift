@@ -61,15 +61,17 @@ public struct ONNXConstant: Sendable {
     public init(name: String, tensor: ONNXTensor) { (self.name, self.tensor) = (name, tensor) }
 }
 
-/// Constant numbers: floats of any width, or whole numbers and truth values.
+/// Constant numbers: floats of any width, whole numbers and truth values, or codes of 8 bits.
 public enum ONNXTensor: Sendable {
     case floats(Tensor)
     case integers([Int], Shape)
+    /// Only written: those of a file are read as whole numbers.
+    case codes([Int8], Shape)
 
     public var shape: Shape {
         switch self {
         case .floats(let tensor): tensor.shape
-        case .integers(_, let shape): shape
+        case .integers(_, let shape), .codes(_, let shape): shape
         }
     }
 }

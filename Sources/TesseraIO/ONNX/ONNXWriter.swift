@@ -42,7 +42,7 @@ extension ONNXModel {
 
     private var weightBytes: Int {
         constants.reduce(0) { sum, constant in
-            if case .floats(let tensor) = constant.tensor { sum + 4 * tensor.count } else { sum }
+            if case .integers = constant.tensor { sum } else { sum + constant.tensor.byteCount }
         }
     }
 
@@ -96,7 +96,7 @@ extension ONNXModel {
             tensor = constant.tensor
             var message = tensor.messageStart(constant.name)
             let bytes = tensor.byteCount
-            if let externalName, case .floats = tensor, bytes >= Initializer.smallestExternal {
+            if let externalName, bytes >= Initializer.smallestExternal {
                 isExternal = true
                 let start = (offset + Initializer.alignment - 1) / Initializer.alignment * Initializer.alignment
                 padding = start - offset
@@ -124,6 +124,7 @@ extension ONNXModel {
             switch tensor {
             case .floats(let tensor): try tensor.withUnsafeBuffer { try file.write(UnsafeRawBufferPointer($0)) }
             case .integers(let values, _): try values.withUnsafeBytes { try file.write($0) }
+            case .codes(let values, _): try values.withUnsafeBytes { try file.write($0) }
             }
         }
     }
@@ -134,6 +135,16 @@ extension ONNXTensor {
         switch self {
         case .floats(let tensor): 4 * tensor.count
         case .integers(let values, _): 8 * values.count
+        case .codes(let values, _): values.count
+        }
+    }
+
+    /// `TensorProto.DataType`
+    private var elementType: UInt64 {
+        switch self {
+        case .floats: 1
+        case .codes: 3
+        case .integers: 7
         }
     }
 
@@ -143,6 +154,7 @@ extension ONNXTensor {
         switch self {
         case .floats(let tensor): message.add(9, tensor.withUnsafeBuffer { Array(UnsafeRawBufferPointer($0)) })
         case .integers(let values, _): message.add(9, values.withUnsafeBytes { Array($0) })
+        case .codes(let values, _): message.add(9, values.withUnsafeBytes { Array($0) })
         }
         return message.bytes
     }
@@ -151,7 +163,7 @@ extension ONNXTensor {
     fileprivate func messageStart(_ name: String) -> ProtobufWriter {
         var message = ProtobufWriter()
         for extent in shape.dimensions { message.add(1, UInt64(extent)) }
-        if case .floats = self { message.add(2, UInt64(1)) } else { message.add(2, UInt64(7)) }
+        message.add(2, elementType)
         message.add(8, name)
         return message
     }

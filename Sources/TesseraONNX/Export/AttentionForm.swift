@@ -1,9 +1,18 @@
 import Tessera
+import TesseraRuntime
 
 extension Attention: ONNXExportable {
     /// Products of matrices around a softmax, as runtimes recognise it.
     func export(_ inputs: [ExportedValue], _ output: BatchShape, to builder: inout ONNXBuilder) throws -> ExportedValue
     {
+        export(inputs, output, in: nil, to: &builder)
+    }
+
+    /// - Parameter codes: how the operands of both products become codes
+    fileprivate func export(
+        _ inputs: [ExportedValue], _ output: BatchShape, in codes: Quantization.Attention?,
+        to builder: inout ONNXBuilder
+    ) -> ExportedValue {
         let (q, k, v): (ExportedValue, ExportedValue, ExportedValue)
         if isPacked {
             let parts = builder.thirds(inputs[0])
@@ -11,9 +20,9 @@ extension Attention: ONNXExportable {
         } else {
             (q, k, v) = (inputs[0], inputs[1], inputs[2])
         }
-        let queries = builder.byHead(q, heads, keysLast: false)
-        let keys = builder.byHead(k, heads, keysLast: true)
-        let values = builder.byHead(v, heads, keysLast: false)
+        let queries = builder.rounded(builder.byHead(q, heads, keysLast: false), codes?.q)
+        let keys = builder.rounded(builder.byHead(k, heads, keysLast: true), codes?.k)
+        let values = builder.rounded(builder.byHead(v, heads, keysLast: false), codes?.v)
         var scores = builder.add("MatMul", [queries, keys])
         if scale != 1 { scores = builder.add("Mul", [scores, builder.scalar(scale)]) }
         if hasBias, let bias = inputs.last {
@@ -22,11 +31,21 @@ extension Attention: ONNXExportable {
                 scores, .plain(4), BatchShape(shape: Shape(extents), axis: output.axis))
             scores = builder.pointwise("Add", [whole, bias], whole.shape).name
         }
-        let weights = builder.add("Softmax", [scores], ["axis": .integer(-1)])
+        let weights = builder.rounded(builder.add("Softmax", [scores], ["axis": .integer(-1)]), codes?.weights)
         let mixed = builder.add("MatMul", [weights, values])
         let rows = builder.add("Transpose", [mixed], ["perm": .integers([0, 2, 1, 3])])
         return ExportedValue(
             builder.add("Reshape", [rows, builder.integers(output.extents)]), .plain(3), output)
+    }
+}
+
+extension QueryAttention: ONNXExportable {
+    func export(_ inputs: [ExportedValue], _ output: BatchShape, to builder: inout ONNXBuilder) throws -> ExportedValue
+    {
+        guard queries == 0..<output[1] else {
+            throw ONNXExportError(subject: Self.name, reason: "was cut for this runtime")
+        }
+        return attention.export(inputs, output, in: quantization, to: &builder)
     }
 }
 

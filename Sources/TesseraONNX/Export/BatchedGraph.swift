@@ -13,9 +13,14 @@ struct BatchedGraph {
     static let batch = 11
     private static let otherBatch = 13
 
+    /// - Parameter annotate: what is to be marked in the graph before anything is folded
     /// - Throws: ``ONNXExportError`` if the function does something else for another number of images.
-    init(image: Shape, tracing function: (Tensor) -> [Tensor]) throws {
-        func trace(_ batch: Int) -> Graph { Graph(input: image.replacing(0, with: batch), tracing: function).folded() }
+    init(image: Shape, annotate: (inout Graph) -> Void, tracing function: (Tensor) -> [Tensor]) throws {
+        func trace(_ batch: Int) -> Graph {
+            var graph = Graph(input: image.replacing(0, with: batch), tracing: function)
+            annotate(&graph)
+            return graph.folded()
+        }
         let other = trace(BatchedGraph.otherBatch)
         graph = trace(BatchedGraph.batch)
         guard graph.values.count == other.values.count, graph.nodes.count == other.nodes.count,

@@ -1,6 +1,7 @@
 import Tessera
 import TesseraIO
 import TesseraNN
+import TesseraRuntime
 
 /// A value of the graph while it is written: its memory has a name, and its axes may lie there in another order.
 struct ExportedValue {
@@ -97,6 +98,32 @@ struct ONNXBuilder {
         let memory = Tape.pause { tensor.transposed(order.inverse) }
         constants.append(ONNXConstant(name: name, tensor: .floats(memory)))
         names[key] = (name, tensor)
+        return name
+    }
+
+    /// A constant weight whose memory has the given order; with `bits`, as codes with a scale for each row, which are
+    /// read back as floats.
+    mutating func weight(_ tensor: Tensor, _ order: AxisOrder, bits: Int?) -> String {
+        guard let bits else { return constant(tensor, order) }
+        let key = ConstantKey(storage: ObjectIdentifier(tensor.storage!), shape: tensor.shape, order: order)
+        if let known = names[key] { return known.name }
+        let weight = QuantizedWeight(tensor, bits: bits)
+        let memory = Tape.pause { Tensor(weight.codes.map(Float.init), weight.shape).transposed(order.inverse) }
+        let name = parameters[key] ?? "onnx::weight_\(constants.count)"
+        let (codes, scales) = (name + "_codes", name + "_scale")
+        constants.append(ONNXConstant(name: codes, tensor: .codes(memory.scalars.map { Int8($0) }, memory.shape)))
+        constants.append(ONNXConstant(name: scales, tensor: .floats(Tensor(weight.scales, [weight.scales.count]))))
+        let floats = add("DequantizeLinear", [codes, scales], ["axis": .integer(order.axes[0])])
+        names[key] = (floats, tensor)
+        return floats
+    }
+
+    /// The zero that says that codes are signed.
+    mutating func zeroCode() -> String {
+        let name = "zero_code"
+        if !constants.contains(where: { $0.name == name }) {
+            constants.append(ONNXConstant(name: name, tensor: .codes([0], [])))
+        }
         return name
     }
 

@@ -21,12 +21,14 @@ public enum ONNXExporter {
     ///   - outputs: the names of the function's results; maps are written with channels first
     ///   - parameters: parameters that keep their names in the file
     ///   - metadata: what the file shall say about the model
+    ///   - annotate: marks products that compute in codes
     /// - Throws: ``ONNXExportError`` that names the operation that has no form.
     public static func export(
         image: Shape, outputs names: [String], parameters: [(key: String, parameter: Parameter)] = [],
-        metadata: [(key: String, value: String)] = [], tracing function: (Tensor) -> [Tensor]
+        metadata: [(key: String, value: String)] = [], annotate: (inout Graph) -> Void = { _ in },
+        tracing function: (Tensor) -> [Tensor]
     ) throws -> ONNXModel {
-        let batched = try BatchedGraph(image: image, tracing: function)
+        let batched = try BatchedGraph(image: image, annotate: annotate, tracing: function)
         let graph = batched.graph
         var builder = ONNXBuilder(parameters: parameters)
         var values: [Graph.ValueID: ExportedValue] = [

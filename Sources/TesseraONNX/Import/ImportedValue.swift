@@ -23,6 +23,7 @@ struct ImportedValue {
         switch tensor {
         case .floats(let tensor): self.init(tensor)
         case .integers(let values, let shape): self.init(values, shape)
+        case .codes(let values, let shape): self.init(values.map { Int($0) }, shape)
         }
     }
 

@@ -84,15 +84,15 @@ extension Graph {
 }
 
 /// Attention of some of the queries only, or with operands in codes.
-struct QueryAttention: Operation {
-    static let name = "attention"
-    let attention: Attention
-    let queries: Range<Int>
-    let quantization: Quantization.Attention?
+package struct QueryAttention: Operation {
+    package static let name = "attention"
+    package let attention: Attention
+    package let queries: Range<Int>
+    package let quantization: Quantization.Attention?
 
-    func shape(_ inputs: [Shape]) -> Shape { attention.shape(inputs).replacing(1, with: queries.count) }
+    package func shape(_ inputs: [Shape]) -> Shape { attention.shape(inputs).replacing(1, with: queries.count) }
 
-    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         whole(inputs).sliced(axis: 1, from: queries.lowerBound, to: queries.upperBound)
     }
 
@@ -105,11 +105,11 @@ struct QueryAttention: Operation {
         return attention.mean(of: quantization.v.rounded(parts[2]), weights: quantization.weights.rounded(weights))
     }
 
-    func backward(_ context: BackwardContext) -> [Tensor?] {
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
         preconditionFailure("a compiled attention is not differentiated")
     }
 
-    func cost(_ inputs: [Shape], _ output: Shape) -> Cost {
+    package func cost(_ inputs: [Shape], _ output: Shape) -> Cost {
         let whole = attention.cost(inputs, output)
         return Cost(multiplyAdds: whole.multiplyAdds * output[1] / attention.shape(inputs)[1], bytes: whole.bytes)
     }
