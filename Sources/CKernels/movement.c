@@ -81,12 +81,14 @@ static void shift_row(void *context, int64_t index, int worker) {
     const tk_shift *s = j->shift;
     const int64_t row = index % s->height;
     const float *map = j->x + index / s->height * s->height * s->width * s->channels;
-    for (int64_t column = 0; column < s->width; column++) {
-        float *y = j->y + (index * s->width + column) * s->channels;
-        for (const tk_channel_shift *run = s->shifts; run < s->shifts + s->shift_count; run++) {
+    for (const tk_channel_shift *run = s->shifts; run < s->shifts + s->shift_count; run++) {
+        float *y = j->y + index * s->width * s->channels + run->first;
+        for (int64_t column = 0; column < s->width; column++, y += s->channels) {
             const int64_t place = shifted_place(s, run, row, column);
-            const float *x = map + place * s->channels;
-            for (int64_t c = run->first; c < run->first + run->count; c++) y[c] = place < 0 ? 0 : x[c];
+            const float *x = map + place * s->channels + run->first;
+            if (run->count == 1) *y = place < 0 ? 0 : *x;   // a channel with a shift of its own: no loop
+            else if (place < 0) memset(y, 0, (size_t)run->count * sizeof(float));
+            else memcpy(y, x, (size_t)run->count * sizeof(float));
         }
     }
 }
@@ -126,6 +128,13 @@ static void resample_rows(void *context, int64_t index, int worker) {
     const tk_sparse *m = j->matrix;
     for (int64_t row = index * j->task_rows; row < least((index + 1) * j->task_rows, j->rows); row++) {
         const int32_t first = m->starts[row % m->rows], end = m->starts[row % m->rows + 1];
+        if (j->inner == 1) {                    // too little for a vector
+            const float *x = j->x + row / m->rows * m->extent;
+            float sum = 0;
+            for (int32_t t = first; t < end; t++) sum += m->weights[t] * x[m->columns[t]];
+            j->out[row] = sum;
+            continue;
+        }
         tk_kernels()->weighted_sum(j->x + row / m->rows * m->extent * j->inner, m->columns + first,
                                    m->weights + first, end - first, j->out + row * j->inner, j->inner);
     }

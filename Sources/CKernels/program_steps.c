@@ -179,6 +179,11 @@ static void run_norm(const tk_norm_step *s, const tk_frame *f, int64_t part) {
 static void run_copy(const tk_copy_step *s, const tk_frame *f, int64_t image) {
     const float *from = tk_at(f, &s->from, image);
     float *to = tk_at(f, &s->to, image);
+    if (s->run < 8) {                           // too few to be worth a call
+        for (int64_t row = 0; row < s->rows; row++)
+            for (int64_t i = 0; i < s->run; i++) to[row * s->to_row + i] = from[row * s->from_row + i];
+        return;
+    }
     for (int64_t row = 0; row < s->rows; row++)
         memcpy(to + row * s->to_row, from + row * s->from_row, (size_t)s->run * sizeof(float));
 }
@@ -195,13 +200,15 @@ static void run_chain(const tk_chain_step *s, const tk_frame *f, int64_t part) {
         float *y = tk_at(f, &s->y, image) + row * s->inner;
         for (int i = 0; i < s->link_count; i++, x = y) {
             const tk_link *l = &s->links[i];
-            if (l->is_activation) {
-                tk_kernels()->activate_range(x, y, s->inner, l->activation);
-                continue;
+            switch (l->kind) {
+            case TK_LINK_ACTIVATION: tk_kernels()->activate_range(x, y, s->inner, l->activation); break;
+            case TK_LINK_UNARY: tk_kernels()->unary_range(l->function, x, y, s->inner); break;
+            case TK_LINK_BINARY: {
+                const float *other = tk_at(f, &l->other, image) + row * l->other_outer;
+                if (l->is_right) tk_kernels()->binary_range(l->operation, other, l->other_inner, x, 1, y, s->inner);
+                else tk_kernels()->binary_range(l->operation, x, 1, other, l->other_inner, y, s->inner);
             }
-            const float *other = tk_at(f, &l->other, image) + row * l->other_outer;
-            if (l->is_right) tk_kernels()->binary_range(l->operation, other, l->other_inner, x, 1, y, s->inner);
-            else tk_kernels()->binary_range(l->operation, x, 1, other, l->other_inner, y, s->inner);
+            }
         }
     }
 }

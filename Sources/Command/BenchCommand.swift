@@ -33,6 +33,9 @@ struct BenchCommand: Verb {
     @Flag(help: "Time forward, backward and AdamW instead of the forward pass.")
     var train = false
 
+    @Flag(help: "Count what a training step keeps for its backward pass, instead of timing anything.")
+    var memory = false
+
     @Flag(help: "Let the plan compute in 8-bit codes, with ranges of the random input.")
     var quantize = false
 
@@ -56,6 +59,10 @@ struct BenchCommand: Verb {
     func validate() throws {
         guard (1...65536).contains(batch) else { throw ValidationError("--batch: found \(batch), expected 1 to 65536") }
         guard (1...100_000).contains(runs) else { throw ValidationError("--runs: found \(runs), expected 1 to 100000") }
+        guard !memory || !(train || quantize || eager || profile || trace != nil || gradCheckpointing) else {
+            throw ValidationError(
+                "--memory counts with and without --grad-checkpointing and times nothing: found another mode beside it")
+        }
         guard !quantize || !(eager || train) else {
             throw ValidationError("--quantize times the compiled plan: found --eager or --train beside it")
         }
@@ -98,6 +105,7 @@ struct BenchCommand: Verb {
         let images = Tensor(image.replacing(0, with: batch)) {
             for i in $0.indices { $0[i] = generator.normal() }
         }
+        if memory { return tellMemory(of: network, images) }
         if quantize {
             let first = images.sliced(axis: 0, from: 0, to: 1)
             let quantizer = try ModelQuantizer(network, images: [first], recipe: QuantizationRecipe())
@@ -150,20 +158,14 @@ struct BenchCommand: Verb {
     }
 
     /// One whole step: forward, backward, AdamW.
-    private func trainingStep(_ model: any ImageClassifier, _ images: Tensor, _ classes: Int) throws -> () -> Void {
+    private func trainingStep(_ model: any ImageClassifier, _ images: Tensor) throws -> () -> Void {
         let parameters = OptimizedParameter.all(of: model, weightDecay: 0.05, undecayed: model.undecayedKeys)
         let optimizer = AdamW(parameters)
-        let labels = (0..<images.shape[0]).map { Int32($0 % classes) }
-        let targets = smoothedTargets(labels, classes: classes, smoothing: 0.1)
-        let objective = Supervised(model)
+        let step = TrainingStep(model, images)
         var generator = RandomGenerator(seed: 2)
         return {
             let tape = Tape()
-            let pass = TrainingPass(
-                generator.fork(generator.next()), checkpointsActivations: gradCheckpointing)
-            let batch = TrainingBatch(images: images, labels: labels, targets: targets)
-            let moment = TrainingMoment(epoch: 0, epochs: 1, update: 0, updates: 1, random: generator)
-            let loss = tape.record { pass.run { objective(batch, at: moment).loss } }
+            let loss = step.loss(on: tape, generator.fork(generator.next()), checkpointing: gradCheckpointing)
             optimizer.step(tape.gradients(of: loss), learningRate: 1e-4, scale: 1)
         }
     }

@@ -26,6 +26,20 @@ extension Operation {
     public func cost(_ inputs: [Shape], _ output: Shape) -> Cost { Cost(multiplyAdds: 0, inputs, output) }
 }
 
+/// An operation that can write its result where a plan wants it.
+package protocol DirectOperation: Operation {
+    /// Computes what ``Operation/forward(_:_:_:)`` does, into memory of the result's shape.
+    func compute(_ inputs: [Tensor], into output: Tensor)
+}
+
+extension DirectOperation {
+    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+        let output = Tensor(uninitialized: shape)
+        compute(inputs, into: output)
+        return output
+    }
+}
+
 /// What a forward pass keeps for the backward pass.
 public struct Saved {
     /// False when no gradient will be asked for; then nothing should be kept.

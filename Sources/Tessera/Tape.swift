@@ -99,6 +99,15 @@ public final class Tape: @unchecked Sendable {
         }
     }
 
+    /// The bytes that operations keep for their gradients, each piece of memory once, without that of `others`, such as
+    /// the parameters.
+    public func savedBytes(besides others: [Tensor] = []) -> Int {
+        var seen = Set(others.compactMap { $0.storage.map(ObjectIdentifier.init) })
+        return nodes.lazy.flatMap(\.saved).compactMap(\.storage).reduce(0) { sum, storage in
+            seen.insert(ObjectIdentifier(storage)).inserted ? sum + storage.count * MemoryLayout<Float>.size : sum
+        }
+    }
+
     /// The gradients of sum(`output` × `cotangent`) with respect to every leaf. Ends the recording.
     ///
     /// - Parameter cotangent: what to weight the output by, of the same shape; ones if nil (a scalar loss).

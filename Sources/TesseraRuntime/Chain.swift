@@ -6,6 +6,7 @@ import Tessera
 struct Chain: Operation {
     enum Link: Sendable {
         case activation(Activation)
+        case function(UnaryFunction.Kind)
         /// `isRight`: the chain's value is the right operand.
         case arithmetic(BinaryArithmetic.Kind, isRight: Bool)
 
@@ -22,6 +23,7 @@ struct Chain: Operation {
         return links.reduce(inputs[0]) { y, link in
             switch link {
             case .activation(let activation): return y.activated(activation)
+            case .function(let kind): return UnaryFunction(kind: kind).evaluate([y])
             case .arithmetic(let kind, let isRight):
                 let other = operands.next()!
                 return BinaryArithmetic(kind: kind).evaluate(isRight ? [other, y] : [y, other])

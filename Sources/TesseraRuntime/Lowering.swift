@@ -175,6 +175,13 @@ struct Lowering {
         var step = tk_attention_step()
         step.shape = attention.kernel(shapes, graph.shape(node.output))
         step.shape.queries = Int64(queries.count)
+        func fit(_ strides: inout tk_strides, _ id: Graph.ValueID) {
+            guard let row = placement.rows[id] else { return }
+            (strides.row, strides.batch) = (Int64(row), strides.batch / strides.row * Int64(row))
+        }
+        fit(&step.shape.q_strides, node.inputs[0])
+        fit(&step.shape.k_strides, node.inputs[attention.isPacked ? 0 : 1])
+        fit(&step.shape.v_strides, node.inputs[attention.isPacked ? 0 : 2])
         let (k, v) = attention.packedOffsets(shapes)
         step.q = place(node.inputs[0])
         step.k = place(node.inputs[attention.isPacked ? 0 : 1])
@@ -227,11 +234,15 @@ struct Lowering {
         for (index, link) in chain.links.enumerated() {
             switch link {
             case .activation(let activation):
-                links.pointer[index].is_activation = true
+                links.pointer[index].kind = TK_LINK_ACTIVATION
                 links.pointer[index].activation = activation.kernel
+            case .function(let function):
+                links.pointer[index].kind = TK_LINK_UNARY
+                links.pointer[index].function = function.kernel
             case .arithmetic(let kind, let isRight):
                 let id = rest.next()!
                 let pattern = BroadcastPattern(graph.shape(id), in: shape)!
+                links.pointer[index].kind = TK_LINK_BINARY
                 links.pointer[index].operation = kind.kernel
                 links.pointer[index].is_right = isRight
                 links.pointer[index].other = place(id)
@@ -370,6 +381,10 @@ private final class EagerCall {
 
     func run(_ pointers: UnsafePointer<UnsafePointer<Float>?>, _ to: UnsafeMutablePointer<Float>) {
         let tensors = inputs.indices.map { Tensor(borrowing: pointers[$0]!, inputs[$0], owner: self) }
+        if let direct = operation as? any DirectOperation {
+            direct.compute(tensors, into: Tensor(borrowing: to, output, owner: self))
+            return
+        }
         let result = Tape.pause { operation.evaluate(tensors) }
         result.withUnsafeBuffer { to.update(from: $0.baseAddress!, count: output.count) }
     }

@@ -5,7 +5,7 @@ import Tessera
 /// Where each value of a graph lies: in a buffer of the arena, in the memory of a constant, of the image or of an output,
 /// or inside another value.
 ///
-/// Reshapes and slices of whole rows are views. A concatenation along the first axis is computed in place: its parts are
+/// Reshapes and slices of whole rows are views, and slices of channels that attentions read. A concatenation along the first axis is computed in place: its parts are
 /// written where they belong. An output is written straight into the memory that the caller gets.
 struct Placement {
     enum Home: Equatable {
@@ -28,6 +28,8 @@ struct Placement {
     private(set) var buffers: [Int] = []
     /// Values that are held in codes, and what makes them: those that one quantized product leaves to the next.
     let codes: [Graph.ValueID: Quantizer]
+    /// The floats from token to token of slices of channels, which stay where they are, as only attentions read them.
+    let rows: [Graph.ValueID: Int]
     /// Outputs that are copied at the end, as they lie elsewhere.
     private(set) var copiedOutputs: [Int] = []
 
@@ -35,6 +37,7 @@ struct Placement {
         self.graph = graph
         producers = graph.producers
         codes = graph.codedValues
+        rows = Placement.rowsOfSlices(graph)
         places[graph.input] = Place(home: .input)
         for (index, id) in graph.outputs.enumerated() {
             let root = wholeRoot(of: id, producers)
@@ -81,9 +84,24 @@ struct Placement {
         }
     }
 
+    private static func rowsOfSlices(_ graph: Graph) -> [Graph.ValueID: Int] {
+        var rows: [Graph.ValueID: Int] = [:]
+        for node in graph.nodes {
+            let whole = graph.shape(node.inputs[0])
+            guard let slice = node.operation as? Slice, slice.axis == 2, graph.isReadByAttentionsOnly(node.output)
+            else {
+                continue
+            }
+            rows[node.output] = whole[2]
+        }
+        return rows
+    }
+
     /// Whether a node's result is a part of its input, as it lies.
     func isView(_ node: Graph.Node) -> Bool {
-        if let slice = node.operation as? Slice { return isOuter(slice.axis, graph.shape(node.inputs[0])) }
+        if let slice = node.operation as? Slice {
+            return rows[node.output] != nil || isOuter(slice.axis, graph.shape(node.inputs[0]))
+        }
         return graph.isReshape(node)
     }
 

@@ -57,6 +57,11 @@ package struct Product: Operation {
     /// Whether there is a kernel for codes: not for convolutions in groups, nor for sums beyond 32 bits.
     func isQuantizable(_ weight: Shape) -> Bool { convolution?.groups ?? 1 == 1 && weight.stride(0) <= 1 << 16 }
 
+    /// Whether it is x Wᵀ + b and no more.
+    var isPlainLinear: Bool {
+        convolution == nil && endsWithBias && norm == nil && quantization == nil
+    }
+
     /// Whether nothing comes after the sums and the bias, so that an affine map can be folded into them.
     var endsWithBias: Bool { activation == .identity && !has(.residual) }
 

@@ -42,6 +42,7 @@ public struct StepLabel: Sendable {
             return chain.links.map { link in
                 switch link {
                 case .activation(let activation): "\(activation)"
+                case .function(let function): "\(function)"
                 case .arithmetic(let kind, _): "\(kind)"
                 }
             }.joined(separator: " → ")

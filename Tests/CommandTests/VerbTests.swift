@@ -158,6 +158,22 @@ import Testing
         }
     }
 
+    @Test func memoryOfATrainingStep() throws {
+        func report(_ batch: String) throws -> JSON {
+            try json(
+                Command.run("bench", "cct_2_3x2_32", "--image-size", "16", "--batch", batch, "--memory", "--json")
+                    .output)
+        }
+        let (two, four) = (try report("2"), try report("4"))
+        let all = try #require(two["activation_bytes"]?.int)
+        #expect(four["activation_bytes"]?.int == 2 * all)
+        // Both blocks come after the tokenizer, whose maps are the larger part at this size.
+        let checkpointed = try #require(two["checkpointed_activation_bytes"]?.int)
+        #expect((0.2..<0.8).contains(Double(checkpointed) / Double(all)))
+        #expect(two["parameters"]?.int == 283_723)
+        #expect(try Command.run("bench", "cct_2_3x2_32", "--memory", "--train").status == 64)
+    }
+
     @Test func theShippedModelKnowsClothes() throws {
         let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         let model = root.deletingLastPathComponent().appendingPathComponent("Models/cct_2_3x2_fashion").path

@@ -1,5 +1,6 @@
 import CKernels
 import Dispatch
+import Foundation
 import Synchronization
 import Testing
 
@@ -89,6 +90,25 @@ extension KernelTests {
                 let second = tk_allocate(count)!
                 #expect(first == second)
                 tk_release(second, count)
+            }
+        }
+
+        /// Sines and cosines of every size, against the C library in double precision: those beyond the range of the vector
+        /// code, infinities and NaN among them, each beside ordinary values in one vector.
+        @Test func sinesAndCosines() {
+            var numbers = TestRandom(seed: 9)
+            let scales: [Float] = [0x1p-20, 1, 40, 8191, 1e6, 1e30]
+            var x = (0..<600).flatMap { index in numbers.floats(1).map { $0 * scales[index / 100] } }
+            x += [0, -0.0, .infinity, 1, .nan, 2, -.infinity, 8192, -8192, 3]
+            forEachLevel { name in
+                for (function, exact) in [(TK_SINE, sin), (TK_COSINE, cos)] as [(tk_unary, (Double) -> Double)] {
+                    var y = [Float](repeating: 0, count: x.count)
+                    tk_unary_function(function, x, &y, Int64(x.count))
+                    for (x, y) in zip(x, y) {
+                        let expected = exact(Double(x))
+                        #expect(expected.isNaN ? y.isNaN : abs(Double(y) - expected) <= 2e-7, "\(name): \(x)")
+                    }
+                }
             }
         }
 

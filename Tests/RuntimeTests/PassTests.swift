@@ -69,6 +69,28 @@ import Testing
         #expect(relativeError(graph.evaluate(x)[0], function(x)[0]) <= 1e-6)
     }
 
+    /// Keys and values of one input are one product, whose halves the attention reads in place, windows or not.
+    @Test(arguments: [1, 3]) func keysAndValuesAreOneProduct(_ windows: Int) {
+        let weights = (0..<3).map { Tensor.random([12, 8], seed: 20 + UInt64($0)) }
+        let biases = (0..<3).map { Tensor.random([12], seed: 30 + UInt64($0)) }
+        let function = { (x: Tensor) -> [Tensor] in
+            let batch = x.shape[0]
+            let x = x.reshaped([batch * windows, 6 / windows, 8])
+            let kept = layerNorm(x, weight: nil, bias: nil, epsilon: 1e-5)
+            let parts = (0..<3).map { linear($0 == 0 ? x : kept, weight: weights[$0], bias: biases[$0]) }
+            return [attention(parts[0], parts[1], parts[2], heads: 2).reshaped([batch, 6, 12])]
+        }
+        let graph = Graph(input: [1, 6, 8], tracing: function).optimized()
+        let products = graph.nodes.compactMap { $0.operation as? Product }
+        #expect(products.count == 2 && products[1].norm != nil)
+        let plan = Plan(Graph(input: [1, 6, 8], tracing: function))
+        #expect(plan.steps.map(\.name) == ["linear", "norm → linear", "attention"])
+        for batch in [1, 3] {
+            let x = Tensor.random([batch, 6, 8], seed: 40)
+            #expect(relativeError(plan(x)[0], function(x)[0]) <= 1e-5)
+        }
+    }
+
     @Test func affineMapsDisappear() {
         let stem = stem()
         let graph = Graph(input: [1, 12, 10, 3]) { [stem($0)] }.optimized()

@@ -13,6 +13,20 @@ import Testing
         #expect(try #require(tape.gradients(of: output)[x]).scalars == [10, 44, 126])
     }
 
+    /// x · w keeps x and w, the square keeps its operand twice, the sum keeps nothing, and a view is no second copy.
+    @Test func savedBytesCountsEachPieceOnce() {
+        let (x, w) = (Tensor(repeating: 1, [4, 8]), Tape.leaf(Tensor(repeating: 2, [4, 8])))
+        let tape = Tape()
+        let output = tape.record {
+            let y = x * w
+            return (y * y.reshaped([4, 8])).sum()
+        }
+        #expect(tape.savedBytes() == 3 * 32 * 4)
+        #expect(tape.savedBytes(besides: [x, w]) == 32 * 4)
+        _ = tape.gradients(of: output)
+        #expect(tape.savedBytes() == 0)
+    }
+
     @Test func sumsInPlaceLeaveOthersAlone() throws {
         let x = Tape.leaf(Tensor([1, 2], [2]))
         let cotangent = Tensor([10, 20], [2])

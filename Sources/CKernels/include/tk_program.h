@@ -74,12 +74,16 @@ typedef struct {
     tk_place from, to;
 } tk_copy_step;
 
-/// One link of a chain: y = y op other, other op y, or an activation of y. `other` is read at strides over (outer,
-/// inner).
+typedef enum { TK_LINK_BINARY, TK_LINK_ACTIVATION, TK_LINK_UNARY } tk_link_kind;
+
+/// One link of a chain: y = y op other, other op y, or an activation or function of y. `other` is read at strides over
+/// (outer, inner).
 typedef struct {
-    bool is_activation, is_right;               // is_right: y is the right operand
+    tk_link_kind kind;
     tk_activation activation;
+    tk_unary function;
     tk_binary operation;
+    bool is_right;                              // y is the right operand
     tk_place other;
     int64_t other_outer, other_inner;
 } tk_link;

@@ -129,6 +129,18 @@ static void TK_KERNEL(add_scaled)(const float *x, float scale, float *sum, int64
 
 typedef int8_t vbyte __attribute__((ext_vector_type(TK_WIDTH)));
 
+/// Sines, or cosines of what is a quarter of the circle before.
+TK_INLINE void sine_range(const float *x, float *y, int64_t count, int quarters) {
+    FOR_VECTORS(i, count,
+        const vfloat v = load_lanes(x + i, lanes);
+        const vint is_large = ~(vabs(v) <= 0x1p13f);        // or not a number
+        bool any_large = false;
+        for (int lane = 0; lane < TK_WIDTH; lane++) any_large |= is_large[lane] != 0;
+        if (any_large)
+            for (int lane = 0; lane < lanes; lane++) y[i + lane] = quarters ? cosf(x[i + lane]) : sinf(x[i + lane]);
+        else store_lanes(y + i, vsine(v, quarters), lanes);)
+}
+
 static void TK_KERNEL(unary_range)(tk_unary function, const float *x, float *y, int64_t count) {
     switch (function) {
     case TK_EXP: FOR_VECTORS(i, count, store_lanes(y + i, vexp(load_lanes(x + i, lanes)), lanes);) break;
@@ -136,7 +148,7 @@ static void TK_KERNEL(unary_range)(tk_unary function, const float *x, float *y, 
     case TK_SQUARE_ROOT:
         FOR_VECTORS(i, count, store_lanes(y + i, __builtin_elementwise_sqrt(load_lanes(x + i, lanes)), lanes);)
         break;
-    case TK_SINE: for (int64_t i = 0; i < count; i++) y[i] = sinf(x[i]); break;
-    case TK_COSINE: for (int64_t i = 0; i < count; i++) y[i] = cosf(x[i]); break;
+    case TK_SINE: sine_range(x, y, count, 0); break;
+    case TK_COSINE: sine_range(x, y, count, 1); break;
     }
 }

@@ -148,6 +148,30 @@ TK_INLINE vfloat verf(vfloat x) {
     return vmax(vmin(z * p / q, (vfloat)1.0f), (vfloat)-1.0f);
 }
 
+/// sin(x + quarters * pi / 2) for |x| up to 2^13. x is some quarters of the circle and a rest r of at most an eighth, whose
+/// sine or cosine follows from its series.
+TK_INLINE vfloat vsine(vfloat x, int quarters) {
+    const float rounding = 0x1.8p23f;
+    vfloat shifted = fma_(x, (vfloat)0x1.45f306p-1f, (vfloat)rounding);
+    vfloat n = shifted - rounding;
+    vfloat r = fma_(n, (vfloat)-0x1.92p0f, x);              // parts of pi / 2 that n times them is exact for
+    r = fma_(n, (vfloat)-0x1.fb4p-12f, r);
+    r = fma_(n, (vfloat)-0x1.4442d2p-24f, r);
+    vint quarter = vbits(shifted) + quarters;
+    vfloat t = r * r;
+    vfloat p = 1.0f / 362880;
+    p = fma_(p, t, (vfloat)(-1.0f / 5040));
+    p = fma_(p, t, (vfloat)(1.0f / 120));
+    p = fma_(p, t, (vfloat)(-1.0f / 6));
+    vfloat sine = fma_(p * t, r, r);
+    vfloat q = 1.0f / 40320;
+    q = fma_(q, t, (vfloat)(-1.0f / 720));
+    q = fma_(q, t, (vfloat)(1.0f / 24));
+    vfloat cosine = fma_(q * t, t, fma_((vfloat)-0.5f, t, (vfloat)1.0f));
+    vfloat y = vselect((quarter & 1) != 0, cosine, sine);
+    return vfrom_bits(vbits(y) ^ (quarter << 30 & (int)0x80000000));
+}
+
 TK_INLINE vfloat vsigmoid(vfloat x) { return 1.0f / (1.0f + vexp(-x)); }
 
 /// A polynomial near 0, where the other form would cancel.

@@ -1,7 +1,7 @@
 import CKernels
 
 /// A convolution that reads learned places with learned weights.
-package struct DeformableConvolution: Operation {
+package struct DeformableConvolution: DirectOperation {
     package static let name = "deformableConvolution"
     package let groups: Int
     package let kernel: (height: Int, width: Int)
@@ -39,13 +39,17 @@ package struct DeformableConvolution: Operation {
 
     package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let output = Tensor(uninitialized: shape)
-        var attributes = attributes(inputs[0].shape, shape)
+        compute(inputs, into: output)
+        if saved.isNeeded { saved.tensors = inputs }
+        return output
+    }
+
+    package func compute(_ inputs: [Tensor], into output: Tensor) {
+        var attributes = attributes(inputs[0].shape, output.shape)
         withExtendedLifetime((inputs, output)) {
             tk_deformable_forward(
                 &attributes, inputs[0].pointer, inputs[1].pointer, inputs[2].pointer, output.mutablePointer)
         }
-        if saved.isNeeded { saved.tensors = inputs }
-        return output
     }
 
     package func backward(_ context: BackwardContext) -> [Tensor?] {

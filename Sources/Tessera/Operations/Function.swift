@@ -5,7 +5,7 @@ package struct UnaryFunction: Operation {
     package enum Kind: Sendable {
         case exp, log, squareRoot, sine, cosine
 
-        var kernel: tk_unary {
+        package var kernel: tk_unary {
             switch self {
             case .exp: TK_EXP
             case .log: TK_LOG
@@ -21,6 +21,8 @@ package struct UnaryFunction: Operation {
 
     package static let name = "function"
     package let kind: Kind
+
+    package init(kind: Kind) { self.kind = kind }
 
     package func shape(_ inputs: [Shape]) -> Shape { inputs[0] }
 

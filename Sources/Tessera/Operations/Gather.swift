@@ -1,7 +1,7 @@
 import CKernels
 
 /// Picks positions along an axis.
-package struct Gather: Operation {
+package struct Gather: DirectOperation {
     package static let name = "gather"
     package let indices: [Int32]
     package let axis: Int
@@ -13,13 +13,12 @@ package struct Gather: Operation {
         return inputs[0].replacing(axis, with: indices.count)
     }
 
-    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
-        let (x, output) = (inputs[0], Tensor(uninitialized: shape))
+    package func compute(_ inputs: [Tensor], into output: Tensor) {
+        let x = inputs[0]
         let (outer, extent, inner) = x.shape.around(axis)
         withExtendedLifetime((x, output)) {
             tk_gather(x.pointer, indices, output.mutablePointer, outer, extent, Int64(indices.count), inner)
         }
-        return output
     }
 
     package func backward(_ context: BackwardContext) -> [Tensor?] {

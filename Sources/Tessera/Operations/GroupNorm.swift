@@ -2,7 +2,7 @@ import CKernels
 
 /// Normalisation over positions and the channels of a group, for each sample; over a batch, the whole batch is the one
 /// sample.
-package struct GroupNormalization: Operation {
+package struct GroupNormalization: DirectOperation {
     package static let name = "groupNorm"
     package let groups: Int
     package let spansBatch: Bool
@@ -28,16 +28,28 @@ package struct GroupNormalization: Operation {
     }
 
     package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
-        let (samples, positions, channels) = extents(shape)
         let output = Tensor(uninitialized: shape)
-        let statistics = statistics ?? Tensor(uninitialized: [2, Int(samples), groups])
+        let statistics = newStatistics(shape)
+        compute(inputs, into: output, statistics)
+        if saved.isNeeded { saved.tensors = [inputs[0], statistics] + (hasWeight ? [inputs[1]] : []) }
+        return output
+    }
+
+    package func compute(_ inputs: [Tensor], into output: Tensor) {
+        compute(inputs, into: output, newStatistics(output.shape))
+    }
+
+    private func newStatistics(_ x: Shape) -> Tensor {
+        statistics ?? Tensor(uninitialized: [2, Int(extents(x).samples), groups])
+    }
+
+    private func compute(_ inputs: [Tensor], into output: Tensor, _ statistics: Tensor) {
+        let (samples, positions, channels) = extents(output.shape)
         withExtendedLifetime((inputs, output, statistics)) {
             tk_group_norm(
                 inputs[0].pointer, hasWeight ? inputs[1].pointer : nil, hasBias ? inputs.last!.pointer : nil, epsilon,
                 output.mutablePointer, statistics.mutablePointer, samples, positions, channels, Int64(groups))
         }
-        if saved.isNeeded { saved.tensors = [inputs[0], statistics] + (hasWeight ? [inputs[1]] : []) }
-        return output
     }
 
     package func backward(_ context: BackwardContext) -> [Tensor?] {

@@ -73,6 +73,8 @@ package struct Slice: Operation {
     package let axis: Int
     package let range: Range<Int>
 
+    package init(axis: Int, range: Range<Int>) { (self.axis, self.range) = (axis, range) }
+
     package func shape(_ inputs: [Shape]) -> Shape {
         precondition(
             range.lowerBound >= 0 && range.upperBound <= inputs[0][axis],

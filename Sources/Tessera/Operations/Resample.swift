@@ -33,6 +33,11 @@ package struct SparseRows: Sendable, Equatable {
     /// The matrix applied along an axis.
     package func applied(to x: Tensor, axis: Int) -> Tensor {
         let output = Tensor(uninitialized: x.shape.replacing(axis, with: count))
+        apply(to: x, axis: axis, into: output)
+        return output
+    }
+
+    fileprivate func apply(to x: Tensor, axis: Int, into output: Tensor) {
         let (outer, _, inner) = x.shape.around(axis)
         withExtendedLifetime((x, output)) {
             starts.withUnsafeBufferPointer { starts in
@@ -46,12 +51,11 @@ package struct SparseRows: Sendable, Equatable {
                 }
             }
         }
-        return output
     }
 }
 
 /// Linear combinations along the height, then along the width of a feature map: resizing and average pooling.
-package struct Resample: Operation {
+package struct Resample: DirectOperation {
     package static let name = "resample"
     package let rows: SparseRows
     package let columns: SparseRows
@@ -66,8 +70,8 @@ package struct Resample: Operation {
         return [x[0], rows.count, columns.count, x[3]]
     }
 
-    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
-        columns.applied(to: rows.applied(to: inputs[0], axis: 1), axis: 2)
+    package func compute(_ inputs: [Tensor], into output: Tensor) {
+        columns.apply(to: rows.applied(to: inputs[0], axis: 1), axis: 2, into: output)
     }
 
     package func backward(_ context: BackwardContext) -> [Tensor?] {

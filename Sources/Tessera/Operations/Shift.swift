@@ -12,7 +12,7 @@ public struct ChannelShift: Sendable, Hashable {
 }
 
 /// Channels of a map moved against each other.
-package struct Shift: Operation {
+package struct Shift: DirectOperation {
     package static let name = "shift"
     package let shifts: [ChannelShift]
     package let clamps: Bool
@@ -26,11 +26,9 @@ package struct Shift: Operation {
     }
 
     private func run(
-        _ kernel: (UnsafePointer<tk_shift>, UnsafePointer<Float>, UnsafeMutablePointer<Float>) -> Void, _ x: Tensor
-    )
-        -> Tensor
-    {
-        let output = Tensor(uninitialized: x.shape)
+        _ kernel: (UnsafePointer<tk_shift>, UnsafePointer<Float>, UnsafeMutablePointer<Float>) -> Void, _ x: Tensor,
+        _ output: Tensor
+    ) {
         let runs = shifts.map {
             tk_channel_shift(
                 first: Int64($0.channels.lowerBound), count: Int64($0.channels.count), rows: Int64($0.rows),
@@ -45,14 +43,15 @@ package struct Shift: Operation {
                 kernel(&shift, x.pointer, output.mutablePointer)
             }
         }
-        return output
     }
 
-    package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
-        run(tk_shift_forward, inputs[0])
-    }
+    package func compute(_ inputs: [Tensor], into output: Tensor) { run(tk_shift_forward, inputs[0], output) }
 
-    package func backward(_ context: BackwardContext) -> [Tensor?] { [run(tk_shift_backward, context.gradient)] }
+    package func backward(_ context: BackwardContext) -> [Tensor?] {
+        let result = Tensor(uninitialized: context.gradient.shape)
+        run(tk_shift_backward, context.gradient, result)
+        return [result]
+    }
 }
 
 extension Tensor {

@@ -27,7 +27,7 @@ extension Graph {
     }
 
     /// The scale and shift `[channels]` of a node that maps each channel of its first input by constants.
-    private func affineMap(_ node: Node, channels: Int) -> (scale: Tensor?, shift: Tensor?)? {
+    func affineMap(_ node: Node, channels: Int) -> (scale: Tensor?, shift: Tensor?)? {
         switch node.operation {
         case let norm as FixedBatchNormalization:
             let constants = node.inputs.dropFirst().map { constant($0) }

@@ -1,7 +1,7 @@
 import Tessera
 
 extension Graph {
-    /// Activations and arithmetic become chains, and chains that follow each other become one.
+    /// Activations, functions and arithmetic become chains, as do maps of channels that no product took in, and chains that follow each other become one.
     mutating func chainElementwise() {
         for index in nodes.indices { startChain(at: index) }
         var index = 0
@@ -14,6 +14,15 @@ extension Graph {
         let node = nodes[index]
         if let activate = node.operation as? Activate {
             nodes[index].operation = Chain(links: [.activation(activate.activation)])
+        } else if let function = node.operation as? UnaryFunction {
+            nodes[index].operation = Chain(links: [.function(function.kind)])
+        } else if node.operation is FixedBatchNormalization {
+            guard let map = affineMap(node, channels: shape(node.output)[-1]), let scale = map.scale,
+                let shift = map.shift
+            else { return }
+            nodes[index].operation = Chain(
+                links: [.arithmetic(.multiply, isRight: false), .arithmetic(.add, isRight: false)])
+            nodes[index].inputs = [node.inputs[0], addConstant(scale), addConstant(shift)]
         } else if let arithmetic = node.operation as? BinaryArithmetic {
             // The chain's value is an operand of the result's shape.
             guard let x = node.inputs.firstIndex(where: { constant($0) == nil && shape($0) == shape(node.output) }),

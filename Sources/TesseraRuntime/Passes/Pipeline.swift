@@ -8,6 +8,7 @@ extension Graph {
         ("positions", { $0.splitAddedConstants() }),
         ("residuals", { $0.fuseResiduals() }),
         ("row slicing", { $0.sliceEarly() }),
+        ("shared inputs", { $0.fuseSharedInputs() }),
         ("norms", { $0.fuseNorms() }),
         ("elementwise chains", { $0.chainElementwise() }),
     ]

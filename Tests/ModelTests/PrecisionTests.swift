@@ -1,0 +1,78 @@
+import Tessera
+import TesseraModels
+import TesseraNN
+import TesseraRuntime
+import Testing
+
+/// Every system with products of bfloat16 operands beside the same in float32.
+@Suite struct PrecisionTests {
+    /// A model whose zeros are filled (layer scales, offsets, last layers), so that something flows everywhere, and two
+    /// images.
+    private static func make(_ small: SmallModel) throws -> (model: any ImageClassifier, images: Tensor) {
+        let configuration = try small.configuration
+        let model = configuration.makeModel()
+        model.initialize(seed: 3)
+        var generator = RandomGenerator(seed: 4)
+        for (_, parameter) in model.parameters where parameter.isTrainable {
+            let noise = Tensor(parameter.shape) { for i in $0.indices { $0[i] = 0.05 * generator.normal() } }
+            parameter.value = parameter.value + noise
+        }
+        let size = configuration.imageSize
+        let images = Tensor([2, size.height, size.width, configuration.channels]) {
+            for i in $0.indices { $0[i] = generator.normal() }
+        }
+        return (model, images)
+    }
+
+    private static func norm(_ x: Tensor) -> Double {
+        x.scalars.reduce(0) { $0 + Double($1) * Double($1) }.squareRoot()
+    }
+
+    /// The angle between both gradients of every parameter is small, and so is the difference of their lengths.
+    @Test(arguments: SmallModel.all) func gradientsFlowInBothPrecisions(_ small: SmallModel) throws {
+        let (model, images) = try Self.make(small)
+        func gradients(_ precision: Precision) -> [String: Tensor] {
+            let tape = Tape()
+            let sum = precision.use {
+                tape.record { () -> Tensor in
+                    let y = model(images)
+                    let weights = Tensor((0..<y.count).map { Float($0 % 5) - 1.5 }, y.shape)
+                    return (y * weights).sum()
+                }
+            }
+            let found = tape.gradients(of: sum)
+            let trainable = model.parameters.filter(\.parameter.isTrainable)
+            return Dictionary(
+                uniqueKeysWithValues: trainable.compactMap { key, parameter in
+                    found[parameter.tensor].map { (key, $0) }
+                })
+        }
+        let (exact, rounded) = (gradients(.float32), gradients(.bfloat16))
+        #expect(Set(exact.keys) == Set(rounded.keys))
+        let missing = model.parameters.filter { $0.parameter.isTrainable && exact[$0.key] == nil }.map(\.key)
+        #expect(missing.isEmpty, "no gradient: \(missing)")
+        // What is zero in exact arithmetic, such as the gradient of a bias of keys, holds only rounding.
+        let largest = exact.values.map(Self.norm).max() ?? 0
+        for (key, expected) in exact {
+            let found = try #require(rounded[key])
+            #expect(found.scalars.allSatisfy { $0.isFinite }, "\(key)")
+            let (a, b) = (Self.norm(found), Self.norm(expected))
+            guard b > 1e-3 * largest else {
+                #expect(a <= 2e-2 * largest, "\(key)")
+                continue
+            }
+            let dot = zip(found.scalars, expected.scalars).reduce(0) { $0 + Double($1.0) * Double($1.1) }
+            #expect(dot / (a * b) > 0.99 && abs(a / b - 1) < 0.1, "\(key): cosine \(dot / (a * b)), lengths \(a), \(b)")
+        }
+    }
+
+    /// Compiled products round the same operands, but in other places of the sums: the plan is as near to float32 as
+    /// the model is.
+    @Test(arguments: SmallModel.all) func plansInBothPrecisions(_ small: SmallModel) throws {
+        let (model, images) = try Self.make(small)
+        let exact = model(images)
+        #expect(relativeError(CompiledModel { [model($0)] }(images)[0], exact) <= 2e-5)
+        let (eager, compiled) = Precision.bfloat16.use { (model(images), CompiledModel { [model($0)] }(images)[0]) }
+        #expect(relativeError(compiled, exact) <= 2 * relativeError(eager, exact) + 2e-3)
+    }
+}
