@@ -22,7 +22,7 @@ for model in deit_tiny_patch16_224 deit_small_patch16_224 vit_base_patch16_224; 
     for batch in 1 16; do
         for ((round = 0; round < ROUNDS; round++)); do
             "$TESSERA" bench "$model" --batch "$batch" --runs 9
-            "$TESSERA" bench "$model" --batch "$batch" --runs 9 --quantize
+            "$TESSERA" bench "$model" --batch "$batch" --runs 9 --precision int8
         done
     done
 done

@@ -82,7 +82,7 @@ class Peer:
 class Ours:
     def __init__(self, kind, tessera, name, batch, precision, threads, prefix):
         self.command = prefix + [tessera, "bench", name, "--batch", str(batch), "--threads", str(threads), "--json"]
-        self.command += ["--quantize"] if precision == "int8" else ["--precision", precision]
+        self.command += ["--precision", precision]
         self.command += ["--eager"] if kind == "eager" else []
         self.kind = kind
         self.last = 1.0

@@ -36,9 +36,6 @@ struct BenchCommand: Verb {
     @Flag(help: "Count what a training step keeps for its backward pass, instead of timing anything.")
     var memory = false
 
-    @Flag(help: "Let the plan compute in 8-bit codes, with ranges of the random input.")
-    var quantize = false
-
     @Flag(help: "Compute activations of blocks twice instead of keeping them.")
     var gradCheckpointing = false
 
@@ -54,25 +51,35 @@ struct BenchCommand: Verb {
     @Flag(help: "Print JSON.")
     var json = false
 
-    @OptionGroup var compute: ComputeOptions
+    @Option(
+        help: """
+            Arithmetic of matrix products: float32, bfloat16, float32x3 with errors of 1e-5 where there are tiles, or \
+            int8, a plan in 8-bit codes with ranges of the random input (default: the faster of the first two for \
+            training, else float32).
+            """)
+    var precision: BenchPrecision?
+
+    @OptionGroup var cores: ThreadOptions
+
+    enum BenchPrecision: String, ExpressibleByArgument { case float32, float32x3, bfloat16, int8 }
 
     func validate() throws {
         guard (1...65536).contains(batch) else { throw ValidationError("--batch: found \(batch), expected 1 to 65536") }
         guard (1...100_000).contains(runs) else { throw ValidationError("--runs: found \(runs), expected 1 to 100000") }
-        guard !memory || !(train || quantize || eager || profile || trace != nil || gradCheckpointing) else {
+        guard !memory || !(train || precision != nil || eager || profile || trace != nil || gradCheckpointing) else {
             throw ValidationError(
                 "--memory counts with and without --grad-checkpointing and times nothing: found another mode beside it")
         }
-        guard !quantize || !(eager || train) else {
-            throw ValidationError("--quantize times the compiled plan: found --eager or --train beside it")
+        guard precision != .int8 || !(eager || train) else {
+            throw ValidationError("--precision int8 is of the compiled plan: found --eager or --train beside it")
         }
         guard !(eager || train) || !(profile || trace != nil) else {
             throw ValidationError("--profile and --trace show the compiled plan: found --eager or --train beside them")
         }
     }
 
-    /// The model, the shape of one image, the number of classes, and what is quantized already.
-    private func build() throws -> (any ImageClassifier, image: Shape, classes: Int, Quantization?) {
+    /// The model, the shape of one image, and what is quantized already.
+    private func build() throws -> (any ImageClassifier, image: Shape, Quantization?) {
         if FileManager.default.fileExists(atPath: model) {
             guard modelArgs == nil, imageSize == nil else {
                 throw ValidationError("\(model) is a run: found --model-args or --image-size, which it says itself")
@@ -81,7 +88,7 @@ struct BenchCommand: Verb {
             guard !train || run.model.parameterCount > 0 else {
                 throw ValidationError("\(model) is a graph without parameters: found --train")
             }
-            return (run.model, run.inputShape, run.configuration.classCount, run.quantization)
+            return (run.model, run.inputShape, run.quantization)
         }
         var configuration = try Registry.entry(model).configuration
         if let modelArgs {
@@ -92,13 +99,13 @@ struct BenchCommand: Verb {
         let network = configuration.makeModel()
         network.initialize(seed: 0)
         let size = configuration.imageSize
-        return (network, [1, size.height, size.width, configuration.channels], configuration.classes, nil)
+        return (network, [1, size.height, size.width, configuration.channels], nil)
     }
 
     func perform() throws {
-        compute.apply()
+        cores.apply()
         let loadStart = Date()
-        var (network, image, classes, quantization) = try build()
+        var (network, image, quantization) = try build()
         let multiplyAdds = network.multiplyAdds(image) * batch
         let load = Date().timeIntervalSince(loadStart)
         var generator = RandomGenerator(seed: 1)
@@ -106,21 +113,21 @@ struct BenchCommand: Verb {
             for i in $0.indices { $0[i] = generator.normal() }
         }
         if memory { return tellMemory(of: network, images) }
-        if quantize {
+        if precision == .int8, quantization == nil {
             let first = images.sliced(axis: 0, from: 0, to: 1)
             let quantizer = try ModelQuantizer(network, images: [first], recipe: QuantizationRecipe())
             quantization = quantizer.adopt(bits: quantizer.uniformBits!).annotation
         }
-        let precision = compute.precision ?? (train ? .automatic : .float32)
+        let products = precision.flatMap { Precision(rawValue: $0.rawValue) } ?? (train ? .automatic : .float32)
         var times: [Double] = []
-        try precision.use {
+        try products.use {
             let compiled = CompiledModel(
                 annotate: { graph in
                     if let quantization { graph.quantize(quantization, names: ParameterNames(network)) }
                 },
                 { [quantization == nil ? network($0) : network.features($0).logits] })
             let forward = { if eager { _ = network(images) } else { _ = compiled(images) } }
-            let step = try train ? trainingStep(network, images, classes) : forward
+            let step = try train ? trainingStep(network, images) : forward
             for index in 0..<(runs + 2) {
                 let start = Date()
                 step()
@@ -128,7 +135,7 @@ struct BenchCommand: Verb {
             }
             if profile || trace != nil {
                 let profile = Profile(
-                    compiled.plan(for: images.shape), images: images, runs: runs, precision: precision)
+                    compiled.plan(for: images.shape), images: images, runs: runs, precision: products)
                 if self.profile { print(profile.table) }
                 if let trace { try AtomicFile.write(Array(profile.trace.text().utf8), to: trace) }
             }
@@ -137,8 +144,9 @@ struct BenchCommand: Verb {
         let median = times[times.count / 2]
         let work = train ? 3 * multiplyAdds : multiplyAdds
         let members: KeyValuePairs<String, JSON> = [
-            "model": .string(model), "batch": JSON(batch), "precision": .string(precision.rawValue),
-            "threads": JSON(Processor.threads), "instruction_set": .string(Processor.instructionSet),
+            "model": .string(model), "batch": JSON(batch),
+            "precision": .string(quantization == nil ? products.rawValue : "int8"), "threads": JSON(Processor.threads),
+            "instruction_set": .string(Processor.instructionSet),
             "training": .bool(train), "quantized": .bool(quantization != nil), "median_ms": JSON(median),
             "min_ms": JSON(times[0]),
             "p95_ms": JSON(times[min(times.count - 1, times.count * 95 / 100)]),
@@ -151,7 +159,7 @@ struct BenchCommand: Verb {
             String(
                 format:
                     "%@  batch %d  %@  %d threads (%@)  %@: median %.2f ms, min %.2f ms, %.1f images/s, %.1f GFLOP/s, %.0f MB",
-                model, batch, quantization == nil ? precision.rawValue : "8-bit codes", Processor.threads,
+                model, batch, quantization == nil ? products.rawValue : "codes", Processor.threads,
                 Processor.instructionSet,
                 train ? "training step" : "forward", median, times[0], 1000 * Double(batch) / median,
                 2e-6 * Double(work) / median, peakMemory))

@@ -36,7 +36,8 @@ struct RecipeFile {
     /// Every flag of `tessera train` but those that name a run to go on with or to delete.
     static let kinds: [String: Kind] = {
         let groups: [any ParsableArguments.Type] =
-            [TrainCommand.self, TrainingInputs.self, RecipeOptions.self, ComputeOptions.self] + AllMethodFlags.types
+            [TrainCommand.self, TrainingInputs.self, RecipeOptions.self, ComputeOptions.self, ThreadOptions.self]
+            + AllMethodFlags.types
         var kinds = groups.reduce(into: [:]) { $0.merge(Kind.flags(of: $1.init())) { first, _ in first } }
         for flag in ["recipe", "resume", "overwrite"] { kinds[flag] = nil }
         kinds["model-args"] = .settings

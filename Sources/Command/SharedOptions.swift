@@ -3,17 +3,10 @@ import Foundation
 import Tessera
 import TesseraData
 
-/// How to compute: the same flags for every verb.
-struct ComputeOptions: ParsableArguments {
+/// How many cores to compute on: the same flag for every verb.
+struct ThreadOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Threads (default: the cores that the process may use).", valueName: "n"))
     var threads: Int?
-
-    @Option(
-        help: """
-            Arithmetic of matrix products: float32, bfloat16, or float32x3 with errors of 1e-5 where there are tiles \
-            (default: the faster of the first two for training, else float32).
-            """)
-    var precision: Precision?
 
     func validate() throws {
         guard (1...256).contains(threads ?? 1) else {
@@ -23,6 +16,21 @@ struct ComputeOptions: ParsableArguments {
 
     /// Sets the thread count of the process.
     func apply() { if let threads { Processor.threads = threads } }
+}
+
+/// How to compute: the same flags for every verb that uses a model.
+struct ComputeOptions: ParsableArguments {
+    @OptionGroup var cores: ThreadOptions
+
+    @Option(
+        help: """
+            Arithmetic of matrix products: float32, bfloat16, or float32x3 with errors of 1e-5 where there are tiles \
+            (default: the faster of the first two for training, else float32).
+            """)
+    var precision: Precision?
+
+    /// Sets the thread count of the process.
+    func apply() { cores.apply() }
 }
 
 extension Precision: ExpressibleByArgument {}

@@ -146,7 +146,7 @@ import Testing
         #expect(list.count == Registry.entries.count)
         let one = try json(Command.run("models", "deit_tiny_patch16_224", "--json").output)
         #expect(one["parameters"]?.int == 5_717_416 && one["arxiv"]?.string == "2012.12877")
-        for flag in [[], ["--train"]] {
+        for flag in [[], ["--train"], ["--precision", "int8"]] {
             let result = try Command.run(
                 ["bench", "cct_2_3x2_32", "--image-size", "16", "--batch", "2", "--runs", "2", "--json"] + flag)
             let report = try json(result.output)
@@ -155,6 +155,7 @@ import Testing
                 "images_per_second", "multiply_adds", "gigaflops_per_second", "parameters", "peak_memory_mb", "load_ms",
                 "runs",
             ] { #expect(report[key] != nil, "\(key)") }
+            #expect((report["precision"]?.string == "int8") == (flag.last == "int8"))
         }
     }
 
@@ -170,7 +171,7 @@ import Testing
         // Both blocks come after the tokenizer, whose maps are the larger part at this size.
         let checkpointed = try #require(two["checkpointed_activation_bytes"]?.int)
         #expect((0.2..<0.8).contains(Double(checkpointed) / Double(all)))
-        #expect(two["parameters"]?.int == 283_723)
+        #expect(two["parameters"]?.int == 277_579)
         #expect(try Command.run("bench", "cct_2_3x2_32", "--memory", "--train").status == 64)
     }
 

@@ -53,7 +53,7 @@ import Testing
             "overflow hidden by a zero", "{\(tensor(shape: "[4294967296,4294967296,0]", offsets: "[0,0]"))}", 0,
             ["tensor w.shape", "64 bits"]
         ),
-        ("a name of two lines", #"{"a\nb":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#, 4, ["tensor a b: "]),
+        ("a name of two lines", #"{"a\nb":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}"#, 4, ["tensor a b.data"]),
         ("one offset", "{\(tensor(offsets: "[0]"))}", 8, ["tensor w.data_offsets", "a list of 2"]),
         ("three offsets", "{\(tensor(offsets: "[0,8,8]"))}", 8, ["tensor w.data_offsets", "a list of 2"]),
         ("negative offset", "{\(tensor(offsets: "[-8,0]"))}", 8, ["tensor w.data_offsets[0]", "-8"]),

@@ -38,7 +38,7 @@ struct SmallModel: Sendable, CustomTestStringConvertible {
             "vit_small_patch14_reg4_dinov2",
             #"{"img_size": 42, "embed_dim": 48, "depth": 1, "in_chans": 1, "num_classes": 3}"#
         ),
-        ("cifar_resnet56_c10", #"{"layers": [1, 1, 1], "in_chans": 1, "num_classes": 3}"#),
+        ("cifar_resnet56_c10", #"{"depth": 8, "in_chans": 1, "num_classes": 3}"#),
         ("pvt_tiny", #"{"img_size": 64, "embed_dims": [8, 8, 10, 8], "in_chans": 1, "num_classes": 3}"#),
         ("pvt_v2_b0", #"{"img_size": 48, "in_chans": 1, "num_classes": 3}"#),
         ("pvt_v2_b2_li", #"{"img_size": 32, "depths": [1, 1, 1, 1], "in_chans": 1, "num_classes": 3}"#),

@@ -48,7 +48,8 @@ import Testing
     ]) func nodesRoundAsPlansDo(_ quantizer: Quantizer) {
         // Values after GELU and softmax; none beyond the range where 8 bits have a code of their own for it.
         let low: Float = quantizer.kind == .splitSizes ? 0 : quantizer.kind == .splitSigns ? -0.17 : -2.5
-        let x = (0...4000).map { low + (2.5 - low) * Float($0) / 4000 }
+        // A prime number of steps: few values lie in the middle between two codes.
+        let x = (0...4001).map { low + (2.5 - low) * Float($0) / 4001 }
         var builder = ONNXBuilder(parameters: [])
         let name = builder.rounded("x", quantizer)
         let values = Self.evaluate(builder, x, name)

@@ -1,7 +1,8 @@
 import Tessera
 
 extension Graph {
-    /// Activations, functions and arithmetic become chains, as do maps of channels that no product took in, and chains that follow each other become one.
+    /// Activations, functions and arithmetic become chains, as do maps of channels that no product took in, and chains that
+    /// follow each other become one.
     mutating func chainElementwise() {
         for index in nodes.indices { startChain(at: index) }
         var index = 0
