@@ -14,12 +14,16 @@ Tessera is faster. All have random weights and inputs of the same shape.
 
 With --precision int8 we compute in codes, and so do OpenVINO (quantized by NNCF) and ONNX Runtime (by its own static
 quantization); both run in float32 as well, as we do: the rival is the best of either precision.
+
+Beside the times stand the share of the processor's peak that we reached (the peak is measured in every round, by
+tessera bench --profile) and the most memory that a process needed, ours and the most modest rival's, its libraries included.
 """
 
 import argparse
 import itertools
 import json
 import os
+import re
 import shlex
 import statistics
 import subprocess
@@ -35,6 +39,7 @@ PRECISIONS = {
     "openvino": ["int8", "float32"],
     "onnxruntime": ["int8", "float32"],
 }
+OURS = ("tessera", "eager")
 DEFAULT_MODELS = ["deit_tiny_patch16_224", "deit_small_patch16_224", "vit_base_patch16_224", "cct_7_3x1_32"]
 
 
@@ -74,6 +79,10 @@ class Peer:
         self.process.stdin.flush()
         return float(self.process.stdout.readline())
 
+    def memory(self):
+        with open(f"/proc/{self.process.pid}/status") as status:
+            return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM"))
+
     def close(self):
         self.process.stdin.close()
         self.process.wait()
@@ -81,7 +90,7 @@ class Peer:
 
 class Ours:
     def __init__(self, kind, tessera, name, batch, precision, threads, prefix):
-        self.command = prefix + [tessera, "bench", name, "--batch", str(batch), "--threads", str(threads), "--json"]
+        self.command = prefix + [tessera, "bench", name, "--batch", str(batch), "--threads", str(threads)]
         self.command += ["--precision", precision]
         self.command += ["--eager"] if kind == "eager" else []
         self.kind = kind
@@ -89,9 +98,20 @@ class Ours:
 
     def time(self, seconds):
         runs = max(3, int(seconds / self.last))
-        result = json.loads(subprocess.run(self.command + ["--runs", str(runs)], check=True, capture_output=True).stdout)
-        self.last = result["median_ms"] / 1000
-        return result["median_ms"]
+        self.result = json.loads(self.output("--json", "--runs", str(runs)))
+        self.last = self.result["median_ms"] / 1000
+        return self.result["median_ms"]
+
+    def output(self, *arguments):
+        return subprocess.run(self.command + list(arguments), check=True, capture_output=True, text=True).stdout
+
+    def share(self):
+        """Of the peak that the processor shows right now."""
+        peak = float(re.search(r"peak (\d+) G", self.output("--profile", "--runs", "2"))[1])
+        return self.result["gigaflops_per_second"] / peak
+
+    def memory(self):
+        return self.result["peak_memory_mb"]
 
     def close(self):
         pass
@@ -105,7 +125,7 @@ def rivals(peers, precision):
 
 
 def compare(name, batch, precision, threads, options, folder):
-    """The times of every contestant, by round."""
+    """The times of every contestant and our share of the peak, by round; the memory of each."""
     ours = [("tessera", precision)] + ([("eager", precision)] if options.eager else [])
     if precision == "int8":
         ours.append(("tessera float32", "float32"))
@@ -116,7 +136,7 @@ def compare(name, batch, precision, threads, options, folder):
             contestants.append(Peer(kind, name, batch, peer_precision, threads, folder, prefix))
         except RuntimeError as error:
             print(error, file=sys.stderr)
-    rounds = []
+    rounds, shares = [], []
     for number in range(options.rounds):
         # Every other round backwards: nobody always runs after the same one.
         times = {}
@@ -124,9 +144,11 @@ def compare(name, batch, precision, threads, options, folder):
             time.sleep(options.pause)
             times[contestant.kind] = contestant.time(options.seconds)
         rounds.append(times)
+        shares.append(contestants[0].share())
+    memory = {contestant.kind: contestant.memory() for contestant in contestants}
     for contestant in contestants:
         contestant.close()
-    return rounds
+    return rounds, shares, memory
 
 
 def main():
@@ -149,8 +171,9 @@ def main():
         columns.append("tessera float32")
     pairs = [pair for precision in options.precision for pair in rivals(options.peers, precision)]
     columns += dict.fromkeys(kind if precision == "float32" else f"{kind} {precision}" for kind, precision in pairs)
-    print("| model | batch | precision | threads | " + " | ".join(f"{c} ms" for c in columns) + " | best rival / tessera |")
-    print("| --- " * (len(columns) + 5) + "|")
+    print("| model | batch | precision | threads | " + " | ".join(f"{c} ms" for c in columns)
+          + " | best rival / tessera | of the peak | MB, rival's MB |")
+    print("| --- " * (len(columns) + 7) + "|")
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
             for batch in options.batch:
@@ -159,13 +182,15 @@ def main():
                     if "int8" in options.precision:
                         quantize(name, batch, folder)
                 for precision, threads in itertools.product(options.precision, options.threads):
-                    rounds = compare(name, batch, precision, threads, options, folder)
+                    rounds, shares, memory = compare(name, batch, precision, threads, options, folder)
                     cells = [
                         f"{statistics.median(r[c] for r in rounds):.1f}" if c in rounds[0] else "" for c in columns
                     ]
-                    others = [[t for c, t in r.items() if c.split()[0] not in ("tessera", "eager")] for r in rounds]
+                    others = [[t for c, t in r.items() if c.split()[0] not in OURS] for r in rounds]
                     ratios = [min(times) / r["tessera"] for times, r in zip(others, rounds) if times]
                     ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
+                    rival = min((m for c, m in memory.items() if c.split()[0] not in OURS), default=float("nan"))
+                    ratio += f" | {statistics.median(shares):.0%} | {memory['tessera']:.0f}, {rival:.0f}"
                     start = f"| {name} | {batch} | {precision} | {threads} | "
                     print(start + " | ".join(cells) + f" | {ratio} |", flush=True)
 
