@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 
+import numpy
 import timm
 import torch
 from PIL import Image
@@ -52,12 +53,27 @@ def scattered(model):
     return model.eval()
 
 
-def logits(model, images, dtype=torch.float32):
+def logits(model, images):
     configuration = timm.data.resolve_model_data_config(model)
     transform = timm.data.create_transform(**configuration, is_training=False)
     with torch.no_grad():
-        inputs = [transform(Image.open(path).convert("RGB"))[None].to(dtype) for path in images]
-        return torch.cat([model(image) for image in inputs])
+        return torch.cat([model(transform(Image.open(path).convert("RGB"))[None]) for path in images])
+
+
+def exact_logits(model, images):
+    """In float64 from the pixels on: what is between 0 and 255 has no rounding yet."""
+    configuration = timm.data.resolve_model_data_config(model)
+    *geometry, _, normalize = timm.data.create_transform(**configuration, is_training=False).transforms
+    mean, deviation = (torch.as_tensor(v, dtype=torch.float64) for v in (normalize.mean, normalize.std))
+    results = []
+    for path in images:
+        picture = Image.open(path).convert("RGB")
+        for step in geometry:
+            picture = step(picture)
+        pixels = torch.from_numpy(numpy.array(picture)).double()
+        with torch.no_grad():
+            results.append(model.double()(((pixels / 255 - mean) / deviation).permute(2, 0, 1)[None]))
+    return torch.cat(results)
 
 
 def error(found, expected):
@@ -78,7 +94,7 @@ def check(name, images, folder):
     tessera("export", folder / "run", "--format", "timm", "--out", folder / "exported")
     back = timm.create_model(f"local-dir:{folder / 'exported'}", pretrained=True).eval()
     returns = torch.equal(logits(back, images), expected)
-    exact = logits(model.double(), images, torch.float64)
+    exact = exact_logits(model, images)
     return error(found, expected), same, returns, error(found, exact), error(expected, exact)
 
 
