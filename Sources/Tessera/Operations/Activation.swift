@@ -39,6 +39,22 @@ public enum Activation: String, Codable, Sendable, CaseIterable {
     }
 }
 
+extension Activation {
+    /// The gradient at the activation's input `x`, and its sums over all axes but the last: the gradient of a bias that was
+    /// added to x.
+    func backward(_ gradient: Tensor, _ x: Tensor, sumsColumns: Bool) -> (gradient: Tensor, sums: Tensor?) {
+        let result = Tensor(uninitialized: x.shape)
+        let columns = x.rank > 0 ? x.shape[-1] : 1
+        let sums = sumsColumns ? Tensor(uninitialized: [columns]) : nil
+        withExtendedLifetime((gradient, x, result, sums)) {
+            tk_activation_backward(
+                gradient.pointer, x.pointer, kernel, result.mutablePointer, sums?.mutablePointer,
+                Int64(x.count / max(1, columns)), Int64(columns))
+        }
+        return (result, sums)
+    }
+}
+
 package struct Activate: Operation {
     package static let name = "activation"
     package let activation: Activation
@@ -55,16 +71,7 @@ package struct Activate: Operation {
     }
 
     package func backward(_ context: BackwardContext) -> [Tensor?] {
-        let (g, x) = (context.gradient, context.saved[0])
-        let result = Tensor(uninitialized: x.shape)
-        withExtendedLifetime((g, x, result)) {
-            // One row or many is the same work; rows of a few thousand spread over threads.
-            let columns = x.rank > 0 && x.shape[-1] > 0 ? x.shape[-1] : max(1, x.count)
-            tk_activation_backward(
-                g.pointer, x.pointer, activation.kernel, result.mutablePointer, nil, Int64(x.count / columns),
-                Int64(columns))
-        }
-        return [result]
+        [activation.backward(context.gradient, context.saved[0], sumsColumns: false).gradient]
     }
 }
 

@@ -60,22 +60,13 @@ package struct Convolution: Operation {
     package func backward(_ context: BackwardContext) -> [Tensor?] {
         let (x, weight) = (context.saved[0], context.saved[1])
         var gradient = context.gradient
-        let channels = weight.shape[0]
-        let rows = gradient.count / max(1, channels)
         var c = kernel(x.shape, weight.shape, gradient.shape)
         var biasGradient: Tensor?
         let wantsBias = hasBias && context.wanted[2]
         if activation != .identity {
-            let (y, result) = (gradient, Tensor(uninitialized: gradient.shape))
-            biasGradient = wantsBias ? Tensor(uninitialized: [channels]) : nil
-            withExtendedLifetime((y, context, biasGradient)) {
-                tk_activation_backward(
-                    y.pointer, context.saved[2].pointer, activation.kernel, result.mutablePointer,
-                    biasGradient?.mutablePointer, Int64(rows), Int64(channels))
-            }
-            gradient = result
+            (gradient, biasGradient) = activation.backward(gradient, context.saved[2], sumsColumns: wantsBias)
         } else if wantsBias {
-            biasGradient = gradient.reshaped([rows, channels]).sum(axes: [0])
+            biasGradient = gradient.sum(axes: [0, 1, 2])
         }
         var results: [Tensor?] = [nil, nil]
         withExtendedLifetime((x, weight, gradient)) {

@@ -49,14 +49,7 @@ package struct LinearOperation: Operation {
         var biasGradient: Tensor?
         let wantsBias = hasBias && context.wanted[2]
         if activation != .identity {
-            let (y, result) = (gradient, Tensor(uninitialized: gradient.shape))
-            biasGradient = wantsBias ? Tensor(uninitialized: [outputs]) : nil
-            withExtendedLifetime((y, context, biasGradient)) {
-                tk_activation_backward(
-                    y.pointer, context.saved[2].pointer, activation.kernel, result.mutablePointer,
-                    biasGradient?.mutablePointer, Int64(rows), Int64(outputs))
-            }
-            gradient = result
+            (gradient, biasGradient) = activation.backward(gradient, context.saved[2], sumsColumns: wantsBias)
         } else if wantsBias {
             biasGradient =
                 context.wanted[1] && channels > 0
