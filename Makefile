@@ -20,8 +20,9 @@ setup:
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 \
 		|| { $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q $(PACKAGES); }
 
+# With Swift's libraries inside: it starts in half the time, and runs where Swift is not installed.
 build: setup
-	swift build -c release --product tessera
+	swift build -c release --product tessera --static-swift-stdlib -Xswiftc -use-ld=lld
 
 demo: build
 	@rm -rf $(RUN)
