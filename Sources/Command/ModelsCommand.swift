@@ -18,7 +18,7 @@ struct ModelsCommand: Verb {
         let entries = Registry.systems.flatMap { system in
             system.variants.filter { entry in
                 wanted.isEmpty
-                    || [entry.name, system.id, system.title.lowercased()].contains { $0.contains(wanted) }
+                    || [entry.name, system.id, system.title].contains { $0.lowercased().contains(wanted) }
             }.map { (system, $0) }
         }
         if let exact = entries.first(where: { $0.1.name == text }), json {

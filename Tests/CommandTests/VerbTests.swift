@@ -146,6 +146,7 @@ import Testing
         #expect(list.count == Registry.entries.count)
         let one = try json(Command.run("models", "deit_tiny_patch16_224", "--json").output)
         #expect(one["parameters"]?.int == 5_717_416 && one["arxiv"]?.string == "2012.12877")
+        #expect(try json(Command.run("models", "CMT_Ti", "--json").output)["system"]?.string == "cmt")
         for flag in [[], ["--train"], ["--precision", "int8"]] {
             let result = try Command.run(
                 ["bench", "cct_2_3x2_32", "--image-size", "16", "--batch", "2", "--runs", "2", "--json"] + flag)
