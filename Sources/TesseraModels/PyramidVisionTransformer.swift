@@ -106,7 +106,9 @@ public final class PyramidVisionTransformer: Module, FeaturePyramid {
             let prefix = stage == block.count - 1 ? 1 : 0
             if prefix == 1 { x = concatenate([clsToken.tensor.broadcast(to: [batch, 1, width]), x], axis: 1) }
             x = Dropout(configuration.dropout)(x + positions(stage, prefix, grid))
-            for layer in block[stage] { x = BlockProbe.show(layer(x, grid: grid), prefix: prefix, grid: grid) }
+            for layer in block[stage] {
+                x = BlockProbe.show(checkpointed(layer, x) { layer($0, grid: grid) }, prefix: prefix, grid: grid)
+            }
             if prefix == 1 { token = norm(x.sliced(axis: 1, from: 0, to: 1)).reshaped([batch, width]) }
             map = x.sliced(axis: 1, from: prefix, to: x.shape[1])
                 .reshaped([batch, grid.height, grid.width, width])

@@ -69,7 +69,8 @@ public final class PyramidVisionTransformerV2: Module, FeaturePyramid {
             let grid = Size(map.shape[1], map.shape[2])
             var x = map.reshaped([map.shape[0], grid.height * grid.width, map.shape[3]])
             for block in blocks {
-                x = BlockProbe.show(block(x, grid: (grid.height, grid.width)), prefix: 0, grid: grid)
+                x = checkpointed(block, x) { block($0, grid: (grid.height, grid.width)) }
+                x = BlockProbe.show(x, prefix: 0, grid: grid)
             }
             return norm(x).reshaped(map.shape)
         }

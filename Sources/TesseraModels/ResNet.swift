@@ -135,7 +135,7 @@ public final class ResNet: Module, FeaturePyramid {
         var x = bn1(conv1(image)).relu()
         if configuration.stem == .imageNet { x = x.maxPool(kernel: 3, stride: 2, padding: 1) }
         return layer.map { blocks in
-            for block in blocks { x = block(x) }
+            for block in blocks { x = checkpointed(block, x) { block($0) } }
             return x
         }
     }

@@ -66,7 +66,9 @@ public final class SwinTransformer: Module, PyramidClassifier {
         }
 
         func callAsFunction(_ x: Tensor) -> Tensor {
-            blocks.reduce(downsample.map { $0(x) } ?? x) { BlockProbe.show($1($0)) }
+            blocks.reduce(downsample.map { $0(x) } ?? x) { x, block in
+                BlockProbe.show(checkpointed(block, x) { block($0) })
+            }
         }
     }
 

@@ -232,7 +232,9 @@ public final class TokensToTokenTransformer: Module, ImageClassifier {
             ? posEmbed.tensor : Tensor(PositionTable.sinusoids(count, width), [1, count, width])
         var x = concatenate([clsToken.tensor.broadcast(to: [batch, 1, width]), tokens], axis: 1) + positions
         x = Dropout(configuration.dropout)(x)
-        for block in blocks { x = BlockProbe.show(block(x), prefix: 1, grid: Size(rows, columns)) }
+        for block in blocks {
+            x = BlockProbe.show(checkpointed(block, x) { block($0) }, prefix: 1, grid: Size(rows, columns))
+        }
         let z = norm(x)
         let pooled = z.sliced(axis: 1, from: 0, to: 1).reshaped([batch, width])
         return Features(
