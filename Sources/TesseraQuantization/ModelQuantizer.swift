@@ -177,7 +177,8 @@ public final class ModelQuantizer {
     private func quantizer(_ unit: Int, bits: Int) -> Quantizer {
         if let known = quantizers[unit][bits] { return known }
         var kind = Quantizer.Kind.uniform
-        if recipe.method == .mptq {
+        // Codes of all the bits that there are leave no room for a second region: clipping alone would only lose outliers.
+        if recipe.method == .mptq && bits < recipe.codeBits {
             if units[unit].part == .weights { kind = .splitSizes }
             if units[unit].part == .input { kind = sites.layers[unit - sites.layers.count].kind }
         }
