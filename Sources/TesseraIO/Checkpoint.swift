@@ -81,6 +81,8 @@ struct CheckpointFiles {
     func load<State>(
         as type: State.Type, notice: (String) -> Void
     ) throws -> Checkpoint<State>? {
+        // A run that is at its end saves nothing more, which would do it.
+        try settle()
         var failure: (any Error)?
         for generation in CheckpointFiles.generations {
             let path = path(CheckpointFiles.state, generation)

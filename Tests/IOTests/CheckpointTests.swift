@@ -64,6 +64,10 @@ private struct State: Codable, Sendable, Equatable {
             }
             let step = try verified(run.loadCheckpoint())
             #expect(isSaved ? step == 3 : step == 2 || step == 3, "call \(failing)")
+            // Whoever looks into the folder now finds it under its own names.
+            for name in [CheckpointFiles.model, CheckpointFiles.optimizer, CheckpointFiles.state] {
+                #expect(FileManager.default.fileExists(atPath: "\(path)/\(name)"), "call \(failing): \(name)")
+            }
             // And the run goes on from there.
             try run.save(checkpoint(step + 1))
             #expect(try verified(run.loadCheckpoint()) == step + 1)
