@@ -40,6 +40,19 @@ extension DirectOperation {
     }
 }
 
+/// An operation whose result is cheap to compute from what it keeps for its gradient in any case: a normalisation, a
+/// nonlinearity.
+///
+/// Nobody keeps such a result for the backward pass. Where another operation would, the ``Tape`` notes who made it, and
+/// the backward pass makes it again, with the same bits.
+package protocol RecomputableOperation: Operation {
+    /// Whether this one can, with its attributes.
+    var isRecomputable: Bool { get }
+
+    /// The result, from what ``Operation/forward(_:_:_:)`` saved.
+    func recompute(_ saved: [Tensor], _ shape: Shape) -> Tensor
+}
+
 /// What a forward pass keeps for the backward pass.
 public struct Saved {
     /// False when no gradient will be asked for; then nothing should be kept.

@@ -1,35 +1,5 @@
 import CKernels
 
-/// One recorded value: a leaf (parameter or traced input) or the result of an operation.
-package final class Node: @unchecked Sendable {
-    package let operation: (any Operation)?
-    package private(set) var inputs: [Tensor]
-    package let output: Shape
-    var saved: [Tensor]
-
-    /// A leaf.
-    package init(leaf shape: Shape) {
-        operation = nil
-        inputs = []
-        output = shape
-        saved = []
-    }
-
-    init(_ operation: any Operation, _ inputs: [Tensor], _ output: Shape, _ saved: [Tensor]) {
-        self.operation = operation
-        self.inputs = inputs
-        self.output = output
-        self.saved = saved
-    }
-
-    /// Lets go of what came before, so that a tensor that outlives its tape does not hold a chain of predecessors, whose
-    /// release would be recursive.
-    func cut() {
-        inputs = []
-        saved = []
-    }
-}
-
 /// Records the operations that run inside ``record(_:)``, to differentiate them or to read them as a graph.
 ///
 /// ```swift
@@ -87,7 +57,9 @@ public final class Tape: @unchecked Sendable {
         // Differentiation needs only who produced an input; its values live as long as someone saved them.
         let kept =
             purpose == .gradients ? inputs.map { Tensor(shape: $0.shape, storage: nil, node: $0.node) } : inputs
-        let node = Node(operation, kept, output.shape, saved.map(\.detached))
+        let node = Node(
+            operation, kept, output.shape, saved.map { Kept($0, on: self) }, on: self,
+            reshaping: output.storage === inputs[0].storage ? inputs[0].node : nil)
         nodes.append(node)
         return Tensor(shape: output.shape, storage: output.storage, node: node)
     }
@@ -100,7 +72,7 @@ public final class Tape: @unchecked Sendable {
     }
 
     /// The bytes that operations keep for their gradients, each piece of memory once, without that of `others`, such as
-    /// the parameters.
+    /// the parameters, and without what the backward pass computes again.
     public func savedBytes(besides others: [Tensor] = []) -> Int {
         var seen = Set(others.compactMap { $0.storage.map(ObjectIdentifier.init) })
         return nodes.lazy.flatMap(\.saved).compactMap(\.storage).reduce(0) { sum, storage in
@@ -123,9 +95,8 @@ public final class Tape: @unchecked Sendable {
                 defer { node.cut() }
                 guard let operation = node.operation, let gradient = gradients.take(node) else { continue }
                 let context = BackwardContext(
-                    gradient: gradient, inputShapes: node.inputs.map(\.shape), saved: node.saved,
+                    gradient: gradient, inputShapes: node.inputs.map(\.shape), saved: node.takeSaved(),
                     wanted: node.inputs.map { $0.node != nil })
-                node.saved = []
                 let results = operation.backward(context)
                 for (input, result) in zip(node.inputs, results) {
                     guard let target = input.node, let result else { continue }

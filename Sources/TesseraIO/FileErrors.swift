@@ -3,6 +3,7 @@ import Glibc
 #elseif canImport(Musl)
 import Musl
 #endif
+import Tessera
 
 /// The content of a file is not what its format asks for.
 public struct FormatError: Error, Equatable, CustomStringConvertible {
@@ -17,14 +18,9 @@ public struct FormatError: Error, Equatable, CustomStringConvertible {
     ///   - found: what stands there instead
     public init(file: String, subject: String = "", found: String, expected: String) {
         self.file = file
-        self.subject = FormatError.line(subject)
-        self.found = FormatError.line(found)
+        self.subject = subject.onOneLine()
+        self.found = found.onOneLine()
         self.expected = expected
-    }
-
-    private static func line(_ text: String) -> String {
-        let start = text.unicodeScalars.prefix(400)
-        return String(String.UnicodeScalarView(start.map { $0.properties.generalCategory == .control ? " " : $0 }))
     }
 
     public var description: String {

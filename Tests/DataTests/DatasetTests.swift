@@ -142,6 +142,9 @@ import Testing
             let path = try folder.write("bad.tar", Self.tar(files))
             #expect(throws: DataError.self) { try DataSource.open(path) }
         }
+        // What the file says stays on one line and moves no cursor.
+        let odd = try folder.write("odd.tar", Self.tar([("\u{1B}[2Ja.cls", Array("0\n\u{2028}x\u{202E}".utf8))]))
+        #expect(throws: DataError(odd + "/ [2Ja.cls", "\"0  x \" is not a class number")) { try DataSource.open(odd) }
         var random = RandomGenerator(seed: 11)
         for _ in 0..<300 {
             var damaged = archive

@@ -3,9 +3,15 @@ import Tessera
 
 @testable import TesseraIO
 
+/// Where the folders of this process's tests lie; removed when it ends.
+private let temporaryFolders: String = {
+    atexit { try? FileManager.default.removeItem(atPath: temporaryFolders) }
+    return NSTemporaryDirectory() + "tessera-" + UUID().uuidString
+}()
+
 /// A new folder for one test.
 func temporaryFolder() throws -> String {
-    let path = NSTemporaryDirectory() + "tessera-" + UUID().uuidString
+    let path = temporaryFolders + "/" + UUID().uuidString
     try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     return path
 }

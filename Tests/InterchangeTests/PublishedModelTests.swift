@@ -8,13 +8,15 @@ import Testing
 @testable import TesseraInterchange
 
 /// Folders as publishers write them, from models made here, read back.
-@Suite struct PublishedModelTests {
+@Suite final class PublishedModelTests {
     private let folder: String
 
     init() throws {
         folder = NSTemporaryDirectory() + "tessera-" + UUID().uuidString
         try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
     }
+
+    deinit { try? FileManager.default.removeItem(atPath: folder) }
 
     private static let tiny = #"{"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 8}"#
 

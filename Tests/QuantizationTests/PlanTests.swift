@@ -95,4 +95,16 @@ func randomImages(_ shape: Shape, seed: UInt64) -> Tensor {
             #expect(single.scalars == found.sliced(axis: 0, from: 1, to: 2).scalars, "\(test.name)")
         }
     }
+
+    /// Two regions below 8 bits; at 8 the codes have no room for a second one, and clipping alone would lose outliers.
+    @Test func codesOfAllBitsKeepTheWholeRange() throws {
+        let (model, shape) = try QuantizedCase.all[0].model()
+        let quantizer = try ModelQuantizer(model, images: [randomImages(shape, seed: 1)], recipe: Self.recipe)
+        func kinds(_ bits: Int) -> [Quantizer.Kind] {
+            let (annotation, _) = quantizer.quantization(bits: quantizer.uniformBits!.map { _ in bits })
+            return annotation.layers.values.map(\.input.kind) + annotation.attentions.values.map(\.weights.kind)
+        }
+        #expect(kinds(5).contains { $0 != .uniform })
+        #expect(kinds(8).allSatisfy { $0 == .uniform })
+    }
 }

@@ -27,6 +27,41 @@ import Testing
         #expect(tape.savedBytes() == 0)
     }
 
+    /// x → layerNorm → linear with GELU, read by two → a product of both: of the normalised tensor and of what GELU gives
+    /// nothing is kept, and the gradients have the bits that they have with both kept.
+    @Test func cheapResultsAreComputedAgain() throws {
+        let x = Tape.leaf(Tensor((0..<32).map { Float($0 * 37 % 19) - 9 }, [4, 8]))
+        let w = Tape.leaf(Tensor((0..<48).map { Float($0 * 29 % 23) / 11 - 1 }, [6, 8]))
+        func gradients(keeping: (Tensor) -> Tensor) throws -> (Int, [[Float]]) {
+            let tape = Tape()
+            let output = tape.record {
+                let normal = keeping(layerNorm(x, weight: nil, bias: nil, epsilon: 1e-5)).reshaped([2, 2, 8])
+                let y = keeping(linear(normal, weight: w, activation: .gelu))
+                return (y * y).sum() + normal.multiplied(by: normal, transposing: (false, true)).sum()
+            }
+            let bytes = tape.savedBytes(besides: [x, w])
+            let gradients = tape.gradients(of: output)
+            return (bytes, [try #require(gradients[x]).scalars, try #require(gradients[w]).scalars])
+        }
+        let again = try gradients { $0 }
+        #expect(again.0 == 4 * (2 * 4 + 4 * 6))  // the statistics and what GELU was given
+        let kept = try gradients { $0 + 0 }
+        #expect(kept.0 == again.0 + 4 * (4 * 8 + 4 * 6))
+        #expect(again.1 == kept.1)
+    }
+
+    /// A tensor of a tape that has ended, in another one: its own values are kept.
+    @Test func resultsOfAnotherTapeAreKept() throws {
+        let x = Tape.leaf(Tensor([-1, 0.5, 2], [3]))
+        let first = Tape()
+        let y = first.record { x.gelu() }
+        let expected = try #require(first.gradients(of: y, cotangent: y)[x]).scalars
+        let (w, second) = (Tape.leaf(Tensor([1, 1, 1], [3])), Tape())
+        let product = second.record { (y * w).sum() }
+        #expect(try #require(second.gradients(of: product)[w]).scalars == y.scalars)
+        #expect(expected.count == 3)
+    }
+
     @Test func sumsInPlaceLeaveOthersAlone() throws {
         let x = Tape.leaf(Tensor([1, 2], [2]))
         let cotangent = Tensor([10, 20], [2])

@@ -40,6 +40,14 @@ public enum Activation: String, Codable, Sendable, CaseIterable {
 }
 
 extension Activation {
+    func callAsFunction(_ x: Tensor) -> Tensor {
+        let output = Tensor(uninitialized: x.shape)
+        withExtendedLifetime((x, output)) {
+            tk_activate(x.pointer, output.mutablePointer, Int64(output.count), kernel)
+        }
+        return output
+    }
+
     /// The gradient at the activation's input `x`, and its sums over all axes but the last: the gradient of a bias that was
     /// added to x.
     func backward(_ gradient: Tensor, _ x: Tensor, sumsColumns: Bool) -> (gradient: Tensor, sums: Tensor?) {
@@ -55,20 +63,20 @@ extension Activation {
     }
 }
 
-package struct Activate: Operation {
+package struct Activate: RecomputableOperation {
     package static let name = "activation"
     package let activation: Activation
 
     package func shape(_ inputs: [Shape]) -> Shape { inputs[0] }
 
     package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
-        let output = Tensor(uninitialized: shape)
-        withExtendedLifetime((inputs, output)) {
-            tk_activate(inputs[0].pointer, output.mutablePointer, Int64(output.count), activation.kernel)
-        }
         if saved.isNeeded { saved.tensors = [inputs[0]] }
-        return output
+        return activation(inputs[0])
     }
+
+    package var isRecomputable: Bool { true }
+
+    package func recompute(_ saved: [Tensor], _ shape: Shape) -> Tensor { activation(saved[0]) }
 
     package func backward(_ context: BackwardContext) -> [Tensor?] {
         [activation.backward(context.gradient, context.saved[0], sumsColumns: false).gradient]

@@ -1,7 +1,7 @@
 import CKernels
 
 /// Two-dimensional convolution, channels last, with bias and activation fused.
-package struct Convolution: Operation {
+package struct Convolution: RecomputableOperation {
     package static let name = "convolution"
     package let stride: (height: Int, width: Int)
     package let padding: Padding
@@ -56,6 +56,10 @@ package struct Convolution: Operation {
         if saved.isNeeded { saved.tensors = [x, weight] + (preactivation.map { [$0] } ?? []) }
         return output
     }
+
+    package var isRecomputable: Bool { activation != .identity }
+
+    package func recompute(_ saved: [Tensor], _ shape: Shape) -> Tensor { activation(saved[2]) }
 
     package func backward(_ context: BackwardContext) -> [Tensor?] {
         let (x, weight) = (context.saved[0], context.saved[1])

@@ -2,7 +2,7 @@ import CKernels
 
 /// Normalisation over positions and the channels of a group, for each sample; over a batch, the whole batch is the one
 /// sample.
-package struct GroupNormalization: DirectOperation {
+package struct GroupNormalization: DirectOperation, RecomputableOperation {
     package static let name = "groupNorm"
     package let groups: Int
     package let spansBatch: Bool
@@ -31,7 +31,15 @@ package struct GroupNormalization: DirectOperation {
         let output = Tensor(uninitialized: shape)
         let statistics = newStatistics(shape)
         compute(inputs, into: output, statistics)
-        if saved.isNeeded { saved.tensors = [inputs[0], statistics] + (hasWeight ? [inputs[1]] : []) }
+        if saved.isNeeded { saved.tensors = inputs + [statistics] }
+        return output
+    }
+
+    package var isRecomputable: Bool { true }
+
+    package func recompute(_ saved: [Tensor], _ shape: Shape) -> Tensor {
+        let output = Tensor(uninitialized: shape)
+        compute(saved.dropLast(), into: output, Tensor(uninitialized: saved.last!.shape))
         return output
     }
 
@@ -57,8 +65,8 @@ package struct GroupNormalization: DirectOperation {
         let results = zip(context.inputShapes, context.wanted).map { $1 ? Tensor(uninitialized: $0) : nil }
         withExtendedLifetime((context, results)) {
             tk_group_norm_backward(
-                context.gradient.pointer, context.saved[0].pointer, hasWeight ? context.saved[2].pointer : nil,
-                context.saved[1].pointer, epsilon, false, results[0]?.mutablePointer,
+                context.gradient.pointer, context.saved[0].pointer, hasWeight ? context.saved[1].pointer : nil,
+                context.saved.last!.pointer, epsilon, false, results[0]?.mutablePointer,
                 hasWeight ? results[1]?.mutablePointer : nil, hasBias ? results.last!?.mutablePointer : nil, samples,
                 positions, channels, Int64(groups))
         }

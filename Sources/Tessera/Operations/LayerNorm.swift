@@ -1,7 +1,7 @@
 import CKernels
 
 /// (x − mean) / √(variance + ε) · weight + bias over the last axis.
-package struct LayerNormalization: Operation {
+package struct LayerNormalization: RecomputableOperation {
     package static let name = "layerNorm"
     package let epsilon: Float
     package let hasWeight: Bool
@@ -15,22 +15,30 @@ package struct LayerNormalization: Operation {
     }
 
     package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
-        let columns = shape[-1]
-        let rows = columns == 0 ? 0 : shape.count / columns
-        let output = Tensor(uninitialized: shape)
-        let statistics = saved.isNeeded ? Tensor(uninitialized: [2, rows]) : nil
+        let statistics = saved.isNeeded ? Tensor(uninitialized: [2, shape.count / max(1, shape[-1])]) : nil
+        if let statistics { saved.tensors = inputs + [statistics] }
+        return compute(inputs, statistics)
+    }
+
+    package var isRecomputable: Bool { true }
+
+    package func recompute(_ saved: [Tensor], _ shape: Shape) -> Tensor { compute(saved.dropLast(), nil) }
+
+    private func compute(_ inputs: [Tensor], _ statistics: Tensor?) -> Tensor {
+        let (x, output) = (inputs[0], Tensor(uninitialized: inputs[0].shape))
+        let columns = x.shape[-1]
+        let rows = x.count / max(1, columns)
         withExtendedLifetime((inputs, output, statistics)) {
             tk_layer_norm(
-                inputs[0].pointer, hasWeight ? inputs[1].pointer : nil, hasBias ? inputs.last!.pointer : nil, epsilon,
+                x.pointer, hasWeight ? inputs[1].pointer : nil, hasBias ? inputs.last!.pointer : nil, epsilon,
                 output.mutablePointer, statistics?.mutablePointer, statistics.map { $0.mutablePointer + rows },
                 Int64(rows), Int64(columns))
         }
-        if let statistics { saved.tensors = [inputs[0], statistics] + (hasWeight ? [inputs[1]] : []) }
         return output
     }
 
     package func backward(_ context: BackwardContext) -> [Tensor?] {
-        let (g, x, statistics) = (context.gradient, context.saved[0], context.saved[1])
+        let (g, x, statistics) = (context.gradient, context.saved[0], context.saved.last!)
         let columns = x.shape[-1]
         let rows = columns == 0 ? 0 : x.count / columns
         let result = context.wanted[0] ? Tensor(uninitialized: x.shape) : nil
@@ -38,7 +46,7 @@ package struct LayerNormalization: Operation {
         let biasGradient = hasBias && context.wanted.last! ? Tensor(uninitialized: [columns]) : nil
         withExtendedLifetime((context, result, weightGradient, biasGradient)) {
             tk_layer_norm_backward(
-                g.pointer, x.pointer, hasWeight ? context.saved[2].pointer : nil, statistics.pointer,
+                g.pointer, x.pointer, hasWeight ? context.saved[1].pointer : nil, statistics.pointer,
                 statistics.pointer + rows, result?.mutablePointer, weightGradient?.mutablePointer,
                 biasGradient?.mutablePointer, Int64(rows), Int64(columns))
         }

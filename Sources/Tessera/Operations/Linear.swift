@@ -1,7 +1,7 @@
 import CKernels
 
 /// y = residual + activation(x Wᵀ + b) over the last axis, with everything after the product fused into it.
-package struct LinearOperation: Operation {
+package struct LinearOperation: RecomputableOperation {
     package static let name = "linear"
     package let activation: Activation
     package let hasBias: Bool
@@ -40,6 +40,10 @@ package struct LinearOperation: Operation {
         if saved.isNeeded { saved.tensors = [x, weight] + (preactivation.map { [$0] } ?? []) }
         return output
     }
+
+    package var isRecomputable: Bool { activation != .identity && !hasResidual }
+
+    package func recompute(_ saved: [Tensor], _ shape: Shape) -> Tensor { activation(saved[2]) }
 
     package func backward(_ context: BackwardContext) -> [Tensor?] {
         let (x, weight) = (context.saved[0], context.saved[1])

@@ -1,0 +1,82 @@
+/// One recorded value: a leaf (parameter or traced input) or the result of an operation.
+package final class Node: @unchecked Sendable {
+    package let operation: (any Operation)?
+    package private(set) var inputs: [Tensor]
+    package let output: Shape
+    private(set) var saved: [Kept]
+    private let tape: ObjectIdentifier?
+    /// Whether the operation can compute this value again.
+    private var isRecomputable: Bool
+    /// The node that can, if this one only gave its values another shape.
+    private var reshaped: Node?
+    private var recomputed: Tensor?
+
+    /// A leaf.
+    package init(leaf shape: Shape) {
+        (operation, inputs, output, saved, tape, isRecomputable) = (nil, [], shape, [], nil, false)
+    }
+
+    init(
+        _ operation: any Operation, _ inputs: [Tensor], _ output: Shape, _ saved: [Kept], on tape: Tape,
+        reshaping input: Node?
+    ) {
+        (self.operation, self.inputs, self.output, self.saved) = (operation, inputs, output, saved)
+        self.tape = ObjectIdentifier(tape)
+        isRecomputable = !saved.isEmpty && (operation as? any RecomputableOperation)?.isRecomputable ?? false
+        reshaped = input?.source(on: tape)
+    }
+
+    /// The node that can compute these values again in the backward pass of `tape`.
+    func source(on tape: Tape) -> Node? {
+        guard self.tape == ObjectIdentifier(tape) else { return nil }
+        return isRecomputable ? self : reshaped
+    }
+
+    /// The operation's result once more. It stays until its own gradient is done, as several may ask for it.
+    func recompute() -> Tensor {
+        if let recomputed { return recomputed }
+        let operation = operation as! any RecomputableOperation
+        let result = operation.recompute(saved.map(\.tensor), output)
+        recomputed = result
+        return result
+    }
+
+    /// What the operation kept, which the node then no longer does.
+    func takeSaved() -> [Tensor] {
+        defer { (saved, recomputed) = ([], nil) }
+        return saved.map(\.tensor)
+    }
+
+    /// Lets go of what came before, so that a tensor that outlives its tape does not hold a chain of predecessors, whose
+    /// release would be recursive.
+    func cut() {
+        (inputs, saved, recomputed) = ([], [], nil)
+        (isRecomputable, reshaped) = (false, nil)
+    }
+}
+
+/// What an operation keeps for its gradient: a tensor, or who can compute it again.
+enum Kept {
+    case tensor(Tensor)
+    case result(of: Node, as: Shape)
+
+    init(_ tensor: Tensor, on tape: Tape) {
+        if let source = tensor.node?.source(on: tape) {
+            self = .result(of: source, as: tensor.shape)
+        } else {
+            self = .tensor(tensor.detached)
+        }
+    }
+
+    var tensor: Tensor {
+        switch self {
+        case .tensor(let tensor): tensor
+        case .result(let node, let shape): Tensor(shape: shape, storage: node.recompute().storage)
+        }
+    }
+
+    /// The memory that it takes.
+    var storage: Storage? {
+        if case .tensor(let tensor) = self { tensor.storage } else { nil }
+    }
+}
