@@ -153,8 +153,14 @@ public class ResidualAttentionTransformer: Module, ImageClassifier {
         let alpha = self.alpha?.tensor ?? Tensor([0.5], [1])
         for block in blocks {
             if block.queryStride > 1 { stages.append((x, grid)) }
-            let (output, handed) = block(x, grid: grid, previous: scores, alpha: alpha)
-            (x, scores, grid) = (output, handed, handed.queries)
+            let (before, from) = (scores, grid)
+            let results = checkpointed(block, [x] + [before?.tensor].compactMap { $0 } + [alpha]) { inputs in
+                let previous = before.map { Scores(tensor: inputs[1], queries: $0.queries, keys: $0.keys) }
+                let (output, handed) = block(inputs[0], grid: from, previous: previous, alpha: inputs.last!)
+                return [output, handed.tensor]
+            }
+            let (queries, keys) = block.attn.grids(grid)
+            (x, grid, scores) = (results[0], queries, Scores(tensor: results[1], queries: queries, keys: keys))
         }
         return stages + [(x, grid)]
     }
@@ -222,6 +228,7 @@ extension ResidualAttentionTransformer {
         /// `[2 · side − 1, head width]`: a vector for every vertical or horizontal distance.
         let relPosH, relPosW: Parameter?
         private let heads: Int
+        private let strides: (queries: Int, keys: Int)
         private let addsQueries: Bool
 
         init(_ c: Configuration, _ layer: BlockShape) {
@@ -247,6 +254,7 @@ extension ResidualAttentionTransformer {
             (normQ, normK, normV) = (norm(layer.queryStride), norm(layer.keyStride), norm(layer.keyStride))
             (relPosH, relPosW) = (distances(layer.grid.height), distances(layer.grid.width))
             (heads, addsQueries) = (layer.heads, c.residualPooling)
+            strides = (layer.queryStride ?? 1, layer.keyStride ?? 1)
         }
 
         func callAsFunction(_ x: Tensor, grid: Size, previous: Scores?, alpha: Tensor) -> (Tensor, Scores) {
@@ -256,9 +264,10 @@ extension ResidualAttentionTransformer {
             let parts = packed.split(axis: 2, sizes: [Int](repeating: heads * size, count: 3)).map {
                 $0.reshaped([batch, count, heads, size]).transposed([0, 2, 1, 3])
             }
-            let (q, queries) = pooled(parts[0], poolQ, normQ, grid)
-            let (k, keys) = pooled(parts[1], poolK, normK, grid)
-            let (v, _) = pooled(parts[2], poolV, normV, grid)
+            let (queries, keys) = grids(grid)
+            let q = pooled(parts[0], poolQ, normQ, grid)
+            let k = pooled(parts[1], poolK, normK, grid)
+            let v = pooled(parts[2], poolV, normV, grid)
             var scores = (q * (1 / Float(size).squareRoot())).multiplied(by: k, transposing: (false, true))
             if let previous {
                 let before = previous.fitted(heads: heads, queries: queries, keys: keys)
@@ -276,15 +285,20 @@ extension ResidualAttentionTransformer {
             return (proj(merged), Scores(tensor: scores, queries: queries, keys: keys))
         }
 
+        /// The maps of queries and of keys that a map of tokens gives.
+        func grids(_ grid: Size) -> (queries: Size, keys: Size) {
+            func pooled(_ stride: Int) -> Size {
+                Size((grid.height - 1) / stride + 1, (grid.width - 1) / stride + 1)
+            }
+            return (pooled(strides.queries), pooled(strides.keys))
+        }
+
         /// `[batch, heads, tokens, size]` as maps through a convolution that all heads share, then normalised.
-        private func pooled(
-            _ x: Tensor, _ pool: Convolution2D?, _ norm: LayerNorm?, _ grid: Size
-        ) -> (Tensor, Size) {
-            guard let pool, let norm else { return (x, grid) }
+        private func pooled(_ x: Tensor, _ pool: Convolution2D?, _ norm: LayerNorm?, _ grid: Size) -> Tensor {
+            guard let pool, let norm else { return x }
             let (batch, size) = (x.shape[0], x.shape[3])
             let maps = pool(x.reshaped([batch * heads, grid.height, grid.width, size]))
-            let (rows, columns) = (maps.shape[1], maps.shape[2])
-            return (norm(maps.reshaped([batch, heads, rows * columns, size])), Size(rows, columns))
+            return norm(maps.reshaped([batch, heads, maps.shape[1] * maps.shape[2], size]))
         }
 
         /// q · (vector of the vertical distance) + q · (vector of the horizontal distance) for all queries and keys.

@@ -156,7 +156,14 @@ public final class ResidualSwinTransformer: Module, FeaturePyramid {
         var x = Dropout(configuration.dropout)(patchEmbed(image))
         var scores: Tensor?
         return layers.map { stage in
-            for block in stage.blocks { x = block(x, &scores) }
+            for block in stage.blocks {
+                let results = checkpointed(block, [x] + [scores].compactMap { $0 }) { inputs in
+                    var scores = inputs.count > 1 ? inputs[1] : nil
+                    let y = block(inputs[0], &scores)
+                    return [y, scores!]
+                }
+                (x, scores) = (results[0], results[1])
+            }
             defer { if let downsample = stage.downsample { x = downsample(x) } }
             return x
         }

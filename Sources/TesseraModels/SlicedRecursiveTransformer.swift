@@ -112,14 +112,23 @@ public final class SlicedRecursiveTransformer: Module, FeaturePyramid {
             var x = map.reshaped([map.shape[0], map.shape[1] * map.shape[2], map.shape[3]])
             for (index, block) in blocks.enumerated() {
                 // With two passes, which all published models have, the second pass of each block.
-                x = block(x, isSecondPass: (index + 2) % 4 == 0, &permutations)
+                let shuffle = block.shuffle(x.shape[1], isSecondPass: (index + 2) % 4 == 0, &permutations)
+                x = checkpointed(block, x) { block($0, shuffle) }
             }
             return x.reshaped(map.shape)
         }
     }
 
+    /// In how many groups tokens attend to each other, and in which order they are divided into them.
+    struct Shuffle {
+        let groups: Int
+        let order: [Int32]?
+    }
+
     protocol StageLayer {
-        func callAsFunction(_ x: Tensor, isSecondPass: Bool, _ permutations: inout Permutations) -> Tensor
+        /// What the layer wants with `count` tokens.
+        func shuffle(_ count: Int, isSecondPass: Bool, _ permutations: inout Permutations) -> Shuffle
+        func callAsFunction(_ x: Tensor, _ shuffle: Shuffle) -> Tensor
     }
 
     /// A learned factor.
@@ -150,8 +159,12 @@ public final class SlicedRecursiveTransformer: Module, FeaturePyramid {
             self.dropPath = DropPath(dropPath)
         }
 
-        func callAsFunction(_ x: Tensor, isSecondPass: Bool, _ permutations: inout Permutations) -> Tensor {
-            let mixed = attn(norm1(x), isSecondPass: isSecondPass, &permutations)
+        func shuffle(_ count: Int, isSecondPass: Bool, _ permutations: inout Permutations) -> Shuffle {
+            attn.shuffle(count, isSecondPass: isSecondPass, &permutations)
+        }
+
+        func callAsFunction(_ x: Tensor, _ shuffle: Shuffle) -> Tensor {
+            let mixed = attn(norm1(x), shuffle)
             let x = coefficient1 * x + coefficient2 * dropPath(mixed)
             return coefficient3 * x + coefficient4 * dropPath(mlp(norm2(x)))
         }
@@ -169,7 +182,11 @@ public final class SlicedRecursiveTransformer: Module, FeaturePyramid {
             mlp = FeedForward(width, hidden: Int(Float(width) * ratio))
         }
 
-        func callAsFunction(_ x: Tensor, isSecondPass: Bool, _ permutations: inout Permutations) -> Tensor {
+        func shuffle(_ count: Int, isSecondPass: Bool, _ permutations: inout Permutations) -> Shuffle {
+            Shuffle(groups: 1, order: nil)
+        }
+
+        func callAsFunction(_ x: Tensor, _ shuffle: Shuffle) -> Tensor {
             coefficient1 * x + coefficient2 * mlp(norm1(x))
         }
     }
@@ -192,11 +209,16 @@ public final class SlicedRecursiveTransformer: Module, FeaturePyramid {
             (attentionDropout, dropout) = (c.attentionDropout, Dropout(c.dropout))
         }
 
-        func callAsFunction(_ x: Tensor, isSecondPass: Bool, _ permutations: inout Permutations) -> Tensor {
-            let (batch, count, width) = (x.shape[0], x.shape[1], x.shape[2])
+        func shuffle(_ count: Int, isSecondPass: Bool, _ permutations: inout Permutations) -> Shuffle {
             let wanted = isSecondPass ? groups.second : groups.first
-            let groups = (1...wanted).last { count % $0 == 0 }!
-            let order = isSecondPass && wanted != 1 ? permutations.next(count) : nil
+            return Shuffle(
+                groups: (1...wanted).last { count % $0 == 0 }!,
+                order: isSecondPass && wanted != 1 ? permutations.next(count) : nil)
+        }
+
+        func callAsFunction(_ x: Tensor, _ shuffle: Shuffle) -> Tensor {
+            let (batch, count, width) = (x.shape[0], x.shape[1], x.shape[2])
+            let (groups, order) = (shuffle.groups, shuffle.order)
             let shuffled = order.map { x.gathered($0, axis: 1) } ?? x
             let pass = attentionDropout > 0 ? TrainingPass.current : nil
             let mixed = attention(

@@ -145,12 +145,3 @@ private struct ReversibleOperation: Operation, @unchecked Sendable {
 
     private func sum(_ a: Tensor?, _ b: Tensor) -> Tensor { a.map { $0 + b } ?? b }
 }
-
-/// Maps side by side: `[batch, values]`.
-private func packed(_ maps: [Tensor]) -> Tensor {
-    concatenate(maps.map { $0.reshaped([$0.shape[0], $0.count / $0.shape[0]]) }, axis: 1)
-}
-
-private func unpacked(_ tensor: Tensor, _ shapes: [Shape]) -> [Tensor] {
-    zip(tensor.split(axis: 1, sizes: shapes.map { $0.count / $0[0] }), shapes).map { $0.reshaped($1) }
-}

@@ -6,24 +6,6 @@ import Testing
 
 /// Every system with products of bfloat16 operands beside the same in float32.
 @Suite struct PrecisionTests {
-    /// A model whose zeros are filled (layer scales, offsets, last layers), so that something flows everywhere, and two
-    /// images.
-    private static func make(_ small: SmallModel) throws -> (model: any ImageClassifier, images: Tensor) {
-        let configuration = try small.configuration
-        let model = configuration.makeModel()
-        model.initialize(seed: 3)
-        var generator = RandomGenerator(seed: 4)
-        for (_, parameter) in model.parameters where parameter.isTrainable {
-            let noise = Tensor(parameter.shape) { for i in $0.indices { $0[i] = 0.05 * generator.normal() } }
-            parameter.value = parameter.value + noise
-        }
-        let size = configuration.imageSize
-        let images = Tensor([2, size.height, size.width, configuration.channels]) {
-            for i in $0.indices { $0[i] = generator.normal() }
-        }
-        return (model, images)
-    }
-
     private static func norm(_ x: Tensor) -> Double {
         x.scalars.reduce(0) { $0 + Double($1) * Double($1) }.squareRoot()
     }
@@ -34,7 +16,7 @@ import Testing
     /// The gradient of every parameter differs by a small part of its length, or of a tenth of the longest: some are sums
     /// in which most cancels.
     @Test(arguments: SmallModel.all) func gradientsFlowInBothPrecisions(_ small: SmallModel) throws {
-        let (model, images) = try Self.make(small)
+        let (model, images) = try small.filled()
         let trainable = model.parameters.filter(\.parameter.isTrainable)
         func gradients(_ precision: Precision) -> [String: Tensor] {
             let tape = Tape()
@@ -67,7 +49,7 @@ import Testing
     /// Compiled products round the same operands, but in other places of the sums: the plan is as near to float32 as
     /// the model is.
     @Test(arguments: SmallModel.all) func plansInBothPrecisions(_ small: SmallModel) throws {
-        let (model, images) = try Self.make(small)
+        let (model, images) = try small.filled()
         let exact = model(images)
         #expect(relativeError(CompiledModel { [model($0)] }(images)[0], exact) <= 2e-5)
         let (eager, compiled) = Precision.bfloat16.use { (model(images), CompiledModel { [model($0)] }(images)[0]) }

@@ -24,6 +24,24 @@ struct SmallModel: Sendable, CustomTestStringConvertible {
     /// Pixels by which an image may be larger.
     var step: Int { name.contains("patch14") ? 28 : 32 }
 
+    /// A model whose zeros are filled (layer scales, offsets, last layers), so that something flows everywhere, and two
+    /// images.
+    func filled() throws -> (model: any ImageClassifier, images: Tensor) {
+        let configuration = try self.configuration
+        let model = configuration.makeModel()
+        model.initialize(seed: 3)
+        var generator = RandomGenerator(seed: 4)
+        for (_, parameter) in model.parameters where parameter.isTrainable {
+            let noise = Tensor(parameter.shape) { for i in $0.indices { $0[i] = 0.05 * generator.normal() } }
+            parameter.value = parameter.value + noise
+        }
+        let size = configuration.imageSize
+        let images = Tensor([2, size.height, size.width, configuration.channels]) {
+            for i in $0.indices { $0[i] = generator.normal() }
+        }
+        return (model, images)
+    }
+
     static let all: [SmallModel] = [
         ("cct_2_3x2_32", #"{"n_input_channels": 1, "img_size": 28, "num_classes": 3}"#),
         ("cct_2_3x2_32_sine", #"{"n_input_channels": 1, "num_classes": 3}"#),
