@@ -5,6 +5,10 @@
 # (fraction, seed, run, accuracy, seconds); runs that stand there are not repeated, so it can be stopped and started again.
 #
 #   make build && Benchmarks/methods.sh .build/release/tessera
+#
+# RUNS chooses runs by name, LONGER multiplies the epochs, OUT keeps such results apart:
+#
+#   OUT=results/longer LONGER=4 RUNS="teacher plain kd" CHAINS="0.01:1" Benchmarks/methods.sh .build/release/tessera
 set -euo pipefail
 tessera=$1
 out=${OUT:-results/methods}
@@ -19,11 +23,13 @@ chain() {
     set -euo pipefail
     local fraction=${1%:*} seed=${1#*:} epochs
     case $fraction in 0.01) epochs=60 ;; 0.1) epochs=4 ;; *) epochs=1 ;; esac
+    epochs=$((epochs * ${LONGER:-1}))
 
-    # train RUN MODEL ARGUMENTS...: one training of `epochs`, unless its result is known.
+    # train RUN MODEL ARGUMENTS...: one training of `epochs`, unless its result is known or not wanted.
     train() {
         local name=$1 model=$2 begin=$SECONDS result
         shift 2
+        [[ -z ${RUNS:-} || " $RUNS " == *" $name "* ]] || return 0
         grep -q "^$fraction	$seed	$name	" "$out/log.tsv" && return
         result=$("$tessera" train "$model" --data fashion-mnist --fraction "$fraction" --seed "$seed" \
             --out "$(run "$name")" --overwrite --quiet --json --threads 1 --workers 1 --val-interval 1000 \
