@@ -18,9 +18,9 @@ for format in "${formats[@]}"; do
     corpus="$build/corpus/$format"
     log="$build/$format.log"
     mkdir -p "$corpus"
-    # No input is larger than 64 KB, so an allocation of 256 MB is out of proportion to any.
+    # No input is larger than 20 KB, so an allocation of 256 MB is out of proportion to any.
     TESSERA_FUZZ_TARGET=$format "$build/release/Fuzz" "$corpus" -dict="$corpus.dict" -artifact_prefix="$build/found/$format-" \
-        -runs="${RUNS:-2000000}" -max_total_time="${SECONDS_EACH:-900}" -max_len=65536 -timeout=10 -malloc_limit_mb=256 \
+        -runs="${RUNS:-2000000}" -max_total_time="${SECONDS_EACH:-900}" -max_len=20480 -timeout=10 -malloc_limit_mb=256 \
         -rss_limit_mb=1024 -detect_leaks=0 -print_final_stats=1 -seed=1 >"$log" 2>&1 || status=1
     stat() { sed -n "s/^stat::$1: *//p" "$log"; }
     seconds=$(sed -n 's/^Done [0-9]* runs in \([0-9]*\) second.*/\1/p' "$log")
