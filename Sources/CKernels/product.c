@@ -8,7 +8,6 @@ enum {
     ROW_STEP = 24, TILE_ROW_STEP = 96,      // multiples of the rows that kernels take at a time, at every level
     MOST_ROWS = 384,            // of a task
     TASKS_OF_THREAD = 16,       // enough of them for threads of unequal speed
-    SUMMED_ROWS = 192,          // of a task that adds up columns
     LEAST_COLUMNS = 192, MOST_COLUMNS = 768, SECOND_CACHE_FLOATS = 160 << 10,
     PACK_COLUMNS = TK_COLUMN_STEP,              // of a packing task
     MOST_SPLIT_RESULT = 256 << 10, MOST_SPLIT_ROWS = 192, LEAST_SPLIT_DEPTH = 384,
@@ -42,7 +41,7 @@ typedef struct {
     int64_t a_batch, b_batch, c_batch, residual_batch;
     int64_t splits, split_depth;
     float *partial;                     // [splits][m][n]
-    float *column_parts, *row_parts;    // [batch][row tasks][n], [splits][m]
+    float *row_parts;                   // [splits][m]
 } job;
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -97,9 +96,7 @@ static void product_task(void *context, int64_t index, int worker) {
         const int64_t offset = matrix * j->c_batch + row * t.c_row + column;
         t.c += offset;
         if (t.preactivation) t.preactivation += offset;
-        if (t.derivative_at) t.derivative_at += offset;
     }
-    if (t.column_sums) t.column_sums = j->column_parts + (matrix * j->row_tasks + row / j->rows) * j->whole.n + column;
     if (t.row_sums) t.row_sums = column == 0 ? j->row_parts + split * j->whole.m + row : NULL;
     if (t.bias) t.bias += column;
     if (t.residual) t.residual += matrix * j->residual_batch + row * t.residual_row + column;
@@ -133,8 +130,7 @@ static void add_parts(const float *parts, int64_t rows, int64_t count, float *su
 
 /// Divides the result into tasks: columns so that a k block of their part of b stays in the second cache, rows so that
 /// there are enough tasks. That changes no bit of c, so it may depend on the number of threads. A small result of long
-/// sums, such as a weight's gradient, is divided by ranges of k as well, which must not; nor may the rows whose columns
-/// are added up.
+/// sums, such as a weight's gradient, is divided by ranges of k as well, which must not.
 static void divide(job *j, int64_t batch) {
     const tk_block *t = &j->whole;
     int64_t columns = t->k > 0 ? SECOND_CACHE_FLOATS / tk_k_block(t->k) : MOST_COLUMNS;
@@ -148,8 +144,6 @@ static void divide(job *j, int64_t batch) {
     if (splits) {
         // Every row task packs its part of b; patches are too expensive for that.
         row_tasks = t->b.patches ? 1 : quotient_up(t->m, MOST_SPLIT_ROWS);
-    } else if (t->column_sums) {
-        row_tasks = quotient_up(t->m, SUMMED_ROWS);
     } else {
         row_tasks = quotient_up(TASKS_OF_THREAD * tk_thread_count(), batch * j->column_tasks);
         if (row_tasks * MOST_ROWS < t->m) row_tasks = quotient_up(t->m, MOST_ROWS);
@@ -171,31 +165,24 @@ static bool shares_packing(const job *j, int64_t batch) {
 /// A product of `batch` pairs of matrices; the job's operands and batch strides are set.
 static void run(job *j, int64_t batch) {
     const tk_block *t = &j->whole;
-    if (t->m == 0 || t->n == 0 || batch == 0) {
-        if (t->column_sums) add_parts(NULL, 0, t->n, t->column_sums);
-        return;
-    }
+    if (t->m == 0 || t->n == 0 || batch == 0) return;
     divide(j, batch);
     const int64_t packed = shares_packing(j, batch) ? tk_products(t->precision)->packed_right_size(t->n, t->k) : 0;
     const int64_t partial = j->splits > 1 ? j->splits * t->m * t->n : 0;
-    const int64_t column_rows = batch * j->row_tasks, column_parts = t->column_sums ? column_rows * t->n : 0;
     const int64_t row_parts = t->row_sums ? j->splits * t->m : 0;
     if (packed > 0) {
         j->packed = tk_allocate(packed);
         tk_parallel(quotient_up(t->k, tk_k_block(t->k)) * quotient_up(t->n, PACK_COLUMNS), pack_task, j);
     }
     if (partial > 0) j->partial = tk_allocate(partial);
-    if (column_parts > 0) j->column_parts = tk_allocate_zeroed(column_parts);
     if (row_parts > 0) j->row_parts = tk_allocate_zeroed(row_parts);
 
     tk_parallel(batch * j->splits * j->row_tasks * j->column_tasks, product_task, j);
 
     if (partial > 0) tk_parallel(t->m, sum_task, j);
-    if (t->column_sums) add_parts(j->column_parts, column_rows, t->n, t->column_sums);
     if (t->row_sums) add_parts(j->row_parts, j->splits, t->m, t->row_sums);
     tk_release(j->packed, packed);
     tk_release(j->partial, partial);
-    tk_release(j->column_parts, column_parts);
     tk_release(j->row_parts, row_parts);
 }
 
@@ -207,8 +194,7 @@ void tk_multiply(const tk_product *p) {
             .b = {.data = p->b, .row = p->b_row, .column = p->b_column},
             .c = p->c, .c_row = p->c_row, .alpha = p->alpha, .accumulate = p->accumulate, .bias = p->bias,
             .activation = p->activation, .preactivation = p->preactivation, .residual = p->residual,
-            .residual_row = p->residual_row, .derivative_at = p->derivative_at, .column_sums = p->column_sums,
-            .row_sums = p->row_sums, .precision = p->precision,
+            .residual_row = p->residual_row, .row_sums = p->row_sums, .precision = p->precision,
         },
         .a_batch = p->a_batch, .b_batch = p->b_batch, .c_batch = p->c_batch, .residual_batch = p->residual_batch,
     };

@@ -38,15 +38,13 @@ typedef struct {
     float *preactivation;
     const float *residual;
     int64_t residual_row;
-    const float *derivative_at;
-    float *column_sums, *row_sums;                          // added to; not for patches
+    float *row_sums;                                        // added to; not for patches
     tk_precision precision;
 } tk_block;
 
 /// Whether more than the sums goes into the result.
 static inline bool tk_has_epilogue(const tk_block *t) {
-    return t->bias || t->activation != TK_IDENTITY || t->preactivation || t->residual || t->derivative_at
-        || t->column_sums;
+    return t->bias || t->activation != TK_IDENTITY || t->preactivation || t->residual;
 }
 
 enum {

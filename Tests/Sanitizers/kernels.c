@@ -24,20 +24,18 @@ static void multiply(void) {
     const bool transposes_a = below(2), transposes_b = below(2);
     float *a = numbers(batch * m * k), *b = numbers(batch * n * k), *c = numbers(batch * m * n);
     float *residual = numbers(batch * m * n), *bias = numbers(n), *before = numbers(batch * m * n);
-    float *column_sums = numbers(n), *row_sums = numbers(m);
+    float *row_sums = numbers(m);
     tk_product p = {
         .m = m, .n = n, .k = k, .batch = batch, .a = a, .a_row = transposes_a ? 1 : k,
         .a_column = transposes_a ? m : 1, .a_batch = m * k, .b = b, .b_row = transposes_b ? 1 : n,
         .b_column = transposes_b ? k : 1, .b_batch = n * k, .c = c, .c_row = n, .c_batch = m * n, .alpha = 0.5f,
         .bias = below(2) ? bias : NULL, .activation = (tk_activation)below(10), .residual = below(2) ? residual : NULL,
-        .residual_row = n, .residual_batch = m * n, .column_sums = below(2) ? column_sums : NULL,
+        .residual_row = n, .residual_batch = m * n, .preactivation = below(2) ? before : NULL,
         .row_sums = batch == 1 ? row_sums : NULL, .precision = (tk_precision)below(4),
     };
-    if (below(2)) p.preactivation = before;
-    else p.derivative_at = before;
     tk_multiply(&p);
-    float *operands[] = {a, b, c, residual, bias, before, column_sums, row_sums};
-    for (int i = 0; i < 8; i++) free(operands[i]);
+    float *operands[] = {a, b, c, residual, bias, before, row_sums};
+    for (int i = 0; i < 7; i++) free(operands[i]);
 }
 
 /// Divided among threads, by rows and by ranges of k.

@@ -40,10 +40,7 @@ typedef struct {
     const float *residual;       // added last, or NULL; must not overlap c
     int64_t residual_row, residual_batch;
     tk_precision precision;
-    // For backward passes, which would otherwise read their matrices once more.
-    const float *derivative_at;  // as c, or NULL: activation'(derivative_at) * (...) takes the place of activation(...)
-    float *column_sums;          // [n] or NULL: the sums of c's columns over all matrices of the batch
-    float *row_sums;             // [m] or NULL: the sums of a's rows; of a batch of one
+    float *row_sums;             // [m] or NULL: the sums of a's rows, which are read in any case; of a batch of one
 } tk_product;
 
 void tk_multiply(const tk_product *product);
