@@ -8,7 +8,7 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 formats=("$@")
 [ $# -gt 0 ] || formats=(json configuration published safetensors torch torch-old onnx onnx-graph checkpoint events metrics
-    idx cifar tar jpeg png webp)
+    idx cifar tar jpg png webp)
 build=.build-libfuzz
 mkdir -p "$build/found"
 export ASAN_OPTIONS=detect_leaks=0 SWIFT_BACKTRACE=enable=no
