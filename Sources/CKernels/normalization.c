@@ -78,26 +78,42 @@ static void group_means(const job *j, float *means, int64_t size) {
     }
 }
 
-void tk_group_norm(const float *x, const float *weight, const float *bias, float epsilon, float *y, float *statistics,
-                   int64_t samples, int64_t positions, int64_t channels, int64_t groups) {
+static void group_statistics(const float *x, float *statistics, int64_t samples, int64_t positions, int64_t channels,
+                             int64_t groups) {
     const int64_t segments = segment_count(positions, channels), width = samples * channels, size = channels / groups;
-    const int64_t scratch = (segments + 3) * width;
-    float *means = statistics, *variances = statistics + samples * groups;
-    float *sums = tk_allocate(scratch), *mean = sums + segments * width, *slope = mean + width, *shift = slope + width;
-    job j = {.x = x, .mean = mean, .slope = slope, .shift = shift, .y = y, .sums = sums, .samples = samples,
-             .positions = positions, .channels = channels, .segments = segments};
+    const int64_t scratch = (segments + 1) * width;
+    float *sums = tk_allocate(scratch), *mean = sums + segments * width;
+    job j = {.x = x, .mean = mean, .sums = sums, .samples = samples, .positions = positions, .channels = channels,
+             .segments = segments};
     // Two passes over x, the mean first: the difference of the mean square and the square of the mean would cancel.
     run_and_add(&j, sum_segment);
-    group_means(&j, means, size);
-    for (int64_t i = 0; i < width; i++) mean[i] = means[i / size];
+    group_means(&j, statistics, size);
+    for (int64_t i = 0; i < width; i++) mean[i] = statistics[i / size];
     run_and_add(&j, square_segment);
-    group_means(&j, variances, size);
+    group_means(&j, statistics + samples * groups, size);
+    tk_release(sums, scratch);
+}
+
+void tk_group_norm_given(const float *x, const float *weight, const float *bias, float epsilon, float *y,
+                         const float *statistics, int64_t samples, int64_t positions, int64_t channels,
+                         int64_t groups) {
+    const int64_t width = samples * channels, size = channels / groups;
+    const float *means = statistics, *variances = statistics + samples * groups;
+    float *slope = tk_allocate(2 * width), *shift = slope + width;
     for (int64_t i = 0; i < width; i++) {
         slope[i] = (weight ? weight[i % channels] : 1) / sqrtf(variances[i / size] + epsilon);
-        shift[i] = (bias ? bias[i % channels] : 0) - mean[i] * slope[i];
+        shift[i] = (bias ? bias[i % channels] : 0) - means[i / size] * slope[i];
     }
-    tk_parallel(samples * segments, map_segment, &j);
-    tk_release(sums, scratch);
+    job j = {.x = x, .slope = slope, .shift = shift, .y = y, .samples = samples, .positions = positions,
+             .channels = channels, .segments = segment_count(positions, channels)};
+    tk_parallel(samples * j.segments, map_segment, &j);
+    tk_release(slope, 2 * width);
+}
+
+void tk_group_norm(const float *x, const float *weight, const float *bias, float epsilon, float *y, float *statistics,
+                   int64_t samples, int64_t positions, int64_t channels, int64_t groups) {
+    group_statistics(x, statistics, samples, positions, channels, groups);
+    tk_group_norm_given(x, weight, bias, epsilon, y, statistics, samples, positions, channels, groups);
 }
 
 /// Adds up the samples of [samples][channels], times `scale` of the same shape unless NULL.

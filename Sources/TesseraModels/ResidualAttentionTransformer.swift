@@ -51,6 +51,11 @@ public class ResidualAttentionTransformer: Module, ImageClassifier {
         }
     }
 
+    /// α and 1 − α: what a layer's own scores and the previous layer's count.
+    struct Shares {
+        let own, previous: Tensor
+    }
+
     /// The scores that a layer hands to the next: `[batch, heads, queries, keys]`.
     struct Scores {
         let tensor: Tensor
@@ -108,9 +113,9 @@ public class ResidualAttentionTransformer: Module, ImageClassifier {
         }
 
         /// `[batch, tokens, inputs]` → `[batch, queries, outputs]` and the scores for the next block.
-        func callAsFunction(_ x: Tensor, grid: Size, previous: Scores?, alpha: Tensor) -> (Tensor, Scores) {
+        func callAsFunction(_ x: Tensor, grid: Size, previous: Scores?, shares: Shares) -> (Tensor, Scores) {
             let normalized = norm1(x)
-            let (attended, scores) = attn(normalized, grid: grid, previous: previous, alpha: alpha)
+            let (attended, scores) = attn(normalized, grid: grid, previous: previous, shares: shares)
             var skip = proj.map { $0(normalized) } ?? x
             if queryStride > 1 {
                 skip = skip.reshaped([x.shape[0], grid.height, grid.width, skip.shape[2]])
@@ -151,12 +156,15 @@ public class ResidualAttentionTransformer: Module, ImageClassifier {
         var stages: [(tokens: Tensor, grid: Size)] = []
         var scores: Scores?
         let alpha = self.alpha?.tensor ?? Tensor([0.5], [1])
+        let shares = Shares(own: alpha, previous: 1 - alpha)
         for block in blocks {
             if block.queryStride > 1 { stages.append((x, grid)) }
             let (before, from) = (scores, grid)
-            let results = checkpointed(block, [x] + [before?.tensor].compactMap { $0 } + [alpha]) { inputs in
-                let previous = before.map { Scores(tensor: inputs[1], queries: $0.queries, keys: $0.keys) }
-                let (output, handed) = block(inputs[0], grid: from, previous: previous, alpha: inputs.last!)
+            let tensors = [x, shares.own, shares.previous] + [before?.tensor].compactMap { $0 }
+            let results = checkpointed(block, tensors) { inputs in
+                let previous = before.map { Scores(tensor: inputs[3], queries: $0.queries, keys: $0.keys) }
+                let (output, handed) = block(
+                    inputs[0], grid: from, previous: previous, shares: Shares(own: inputs[1], previous: inputs[2]))
                 return [output, handed.tensor]
             }
             let (queries, keys) = block.attn.grids(grid)
@@ -257,7 +265,7 @@ extension ResidualAttentionTransformer {
             strides = (layer.queryStride ?? 1, layer.keyStride ?? 1)
         }
 
-        func callAsFunction(_ x: Tensor, grid: Size, previous: Scores?, alpha: Tensor) -> (Tensor, Scores) {
+        func callAsFunction(_ x: Tensor, grid: Size, previous: Scores?, shares: Shares) -> (Tensor, Scores) {
             let (batch, count) = (x.shape[0], x.shape[1])
             let packed = qkv(x)
             let size = packed.shape[2] / 3 / heads
@@ -271,7 +279,7 @@ extension ResidualAttentionTransformer {
             var scores = (q * (1 / Float(size).squareRoot())).multiplied(by: k, transposing: (false, true))
             if let previous {
                 let before = previous.fitted(heads: heads, queries: queries, keys: keys)
-                scores = scores * alpha + before * (1 - alpha)
+                scores = scores * shares.own + before * shares.previous
             }
             // The next layer's residual contains the relative positions too.
             if let relPosH, let relPosW {

@@ -10,6 +10,11 @@
 void tk_group_norm(const float *x, const float *weight, const float *bias, float epsilon, float *y, float *statistics,
                    int64_t samples, int64_t positions, int64_t channels, int64_t groups);
 
+/// The same once more, with the statistics that were written: the same bits.
+void tk_group_norm_given(const float *x, const float *weight, const float *bias, float epsilon, float *y,
+                         const float *statistics, int64_t samples, int64_t positions, int64_t channels,
+                         int64_t groups);
+
 /// The gradients; any may be NULL. `is_constant`: the statistics were given and do not depend on x.
 void tk_group_norm_backward(const float *y_gradient, const float *x, const float *weight, const float *statistics,
                             float epsilon, bool is_constant, float *x_gradient, float *weight_gradient,

@@ -38,8 +38,13 @@ package struct GroupNormalization: DirectOperation, RecomputableOperation {
     package var isRecomputable: Bool { true }
 
     package func recompute(_ saved: [Tensor], _ shape: Shape) -> Tensor {
+        let (samples, positions, channels) = extents(shape)
         let output = Tensor(uninitialized: shape)
-        compute(saved.dropLast(), into: output, Tensor(uninitialized: saved.last!.shape))
+        withExtendedLifetime((saved, output)) {
+            tk_group_norm_given(
+                saved[0].pointer, hasWeight ? saved[1].pointer : nil, hasBias ? saved[saved.count - 2].pointer : nil,
+                epsilon, output.mutablePointer, saved.last!.pointer, samples, positions, channels, Int64(groups))
+        }
         return output
     }
 
