@@ -75,6 +75,34 @@ import Testing
         #expect(message.hasPrefix("model.onnx: ") && !message.contains("\n"), "\(node.operation): \(message)")
     }
 
+    /// A file of a few bytes may not ask for much time or memory: repeats are one step however many they are, and what is
+    /// computed from constants is in proportion to them.
+    @Test func constantsDoNotGrowOutOfProportion() throws {
+        func tiled(_ repeats: [Int]) -> ONNXModel {
+            model(
+                [
+                    ONNXNode(operation: "Tile", inputs: ["vector", "repeats"], outputs: ["tiled"]),
+                    ONNXNode(operation: "ReduceMean", inputs: ["tiled"], outputs: ["mean"]),
+                    ONNXNode(operation: "Add", inputs: ["input", "mean"], outputs: ["y"]),
+                ],
+                constants: [
+                    "vector": .floats(Tensor([1, 2, 3], [1, 3])), "repeats": .integers(repeats, [2]),
+                ])
+        }
+        #expect(message { try run(tiled([1 << 22, 1])) } == "")
+        let refused = message { try run(tiled([1 << 23, 1])) }
+        #expect(refused.contains("(Tile)") && refused.contains("up to 16777236 elements"), "\(refused)")
+        let squared = model(
+            [
+                ONNXNode(operation: "Expand", inputs: ["one", "long"], outputs: ["row"]),
+                ONNXNode(operation: "Transpose", inputs: ["row"], outputs: ["column"]),
+                ONNXNode(operation: "MatMul", inputs: ["column", "row"], outputs: ["z"]),
+                ONNXNode(operation: "Relu", inputs: ["input"], outputs: ["y"]),
+            ],
+            constants: ["one": .floats(Tensor([1], [1, 1])), "long": .integers([1, 1 << 22], [2])])
+        #expect(message { try run(squared) }.contains("(MatMul)"))
+    }
+
     @Test func externalDataStayBesideTheModel() throws {
         let path = FileManager.default.temporaryDirectory.appendingPathComponent("tessera-\(UUID().uuidString).onnx")
             .path

@@ -63,7 +63,7 @@ public struct ONNXFunction: Sendable {
     public func callAsFunction(_ image: Tensor) throws -> [Tensor] {
         var values = constants.mapValues { ImportedValue($0) }
         values[input.name] = ImportedValue(image, .channelsLast)
-        var budget = ONNXFunction.mostComputed
+        var budget = mostComputed
         for node in nodes {
             let operands = try node.inputs.map { name -> ImportedValue? in
                 if name.isEmpty { return nil }
@@ -74,7 +74,10 @@ public struct ONNXFunction: Sendable {
                 }
                 return value
             }
-            let given = ONNXOperands(file: file, node: node, version: version, values: operands)
+            let isConstant = image.isAbstract && operands.allSatisfy { $0?.isKnown ?? true }
+            let given = ONNXOperands(
+                file: file, node: node, version: version, values: operands,
+                mostElements: isConstant ? budget : ONNXOperands.mostElements)
             let results = try ONNXFunction.operators[node.operation]!(given)
             for (name, result) in zip(node.outputs, results) {
                 if result.isKnown, image.isAbstract { budget -= result.memory.count }
@@ -82,7 +85,7 @@ public struct ONNXFunction: Sendable {
             }
             try given.require(
                 budget >= 0 && results.allSatisfy { $0.memory.count <= ONNXOperands.mostElements }, "too large a value",
-                "constants of at most \(ONNXFunction.mostComputed) elements")
+                "constants of at most \(mostComputed) elements")
         }
         return try outputs.map { name in
             guard let value = values[name] else {
@@ -92,8 +95,8 @@ public struct ONNXFunction: Sendable {
         }
     }
 
-    /// Elements that may be computed from constants alone.
-    private static let mostComputed = 1 << 29
+    /// Elements that may be computed from constants alone: in proportion to those in the file.
+    private var mostComputed: Int { (1 << 24) + 4 * constants.values.reduce(0) { $0 + $1.shape.count } }
 
     typealias Operator = @Sendable (ONNXOperands) throws -> [ImportedValue]
 

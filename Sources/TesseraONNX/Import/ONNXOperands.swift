@@ -7,8 +7,10 @@ struct ONNXOperands {
     let node: ONNXNode
     let version: Int
     let values: [ImportedValue?]
+    /// Results may not be larger.
+    let mostElements: Int
 
-    /// Values may not be larger: 4 GiB.
+    /// Of a value that depends on the image: 4 GiB.
     static let mostElements = 1 << 30
 
     func refuse(_ found: String, _ expected: String) -> FormatError {
@@ -113,11 +115,11 @@ struct ONNXOperands {
     /// A shape whose elements can be counted.
     func shape(_ extents: [Int]) throws -> Shape {
         let count = extents.reduce(Optional(1)) { count, extent in
-            guard let count, extent >= 0, extent <= ONNXOperands.mostElements else { return nil }
+            guard let count, extent >= 0, extent <= mostElements else { return nil }
             let product = count * max(1, extent)
-            return product > ONNXOperands.mostElements ? nil : product
+            return product > mostElements ? nil : product
         }
-        try require(count != nil && extents.count <= 8, "shape \(extents)", "up to 2³⁰ elements in 8 axes")
+        try require(count != nil && extents.count <= 8, "shape \(extents)", "up to \(mostElements) elements in 8 axes")
         return Shape(extents)
     }
 

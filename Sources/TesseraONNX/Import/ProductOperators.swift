@@ -24,6 +24,7 @@ extension ONNXFunction {
                     && weight.shape[0] % groups == 0,
                 "weight \(weight.shape) in \(groups) groups", "one for \(x.shape)")
             let window = try ONNXWindow(operands, kernel: Array(weight.shape.dimensions[2...]), x.shape)
+            _ = try operands.shape([x.shape[0], weight.shape[0]] + window.counts)
             let bias = operands.has(2) ? try operands.channels(2, weight.shape[0]) : nil
             let pads = window.pads
             let result = convolution(

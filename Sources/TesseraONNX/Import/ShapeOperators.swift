@@ -69,7 +69,11 @@ extension ONNXFunction {
             var tensor = value.tensor
             for (axis, count) in repeats.enumerated() {
                 try operands.require(count > 0, "repeats \(repeats)", "at least one")
-                tensor = concatenate([Tensor](repeating: tensor, count: count), axis: axis)
+                if count == 1 { continue }
+                let dimensions = tensor.shape.dimensions
+                let (before, run) = (dimensions[..<axis].reduce(1, *), dimensions[axis...].reduce(1, *))
+                tensor = tensor.reshaped([before, 1, run]).broadcast(to: [before, count, run])
+                    .reshaped(tensor.shape.replacing(axis, with: count * dimensions[axis]))
             }
             return [ImportedValue(tensor, isWhole: value.isWhole)]
         },
