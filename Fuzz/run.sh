@@ -24,7 +24,7 @@ for format in "${formats[@]}"; do
         -rss_limit_mb=1024 -detect_leaks=0 -print_final_stats=1 -seed=1 >"$log" 2>&1 || status=1
     stat() { sed -n "s/^stat::$1: *//p" "$log"; }
     seconds=$(sed -n 's/^Done [0-9]* runs in \([0-9]*\) second.*/\1/p' "$log")
-    found=$(find "$build/found" -name "$format-*" | wc -l)
+    found=$(find "$build/found" -regex ".*/$format-\(crash\|timeout\|oom\|leak\)-.*" | wc -l)
     echo "| $format | $(stat number_of_executed_units) | ${seconds:-ended early} | $(stat peak_rss_mb) | $found |"
 done
 exit $status

@@ -27,7 +27,7 @@ struct TesseraCommand: ParsableCommand {
         let arguments = Array(CommandLine.arguments.dropFirst())
         do { try ResumeFlags.check(arguments) } catch { exit(withError: error) }
         do { main(try RecipeFile.expanding(arguments)) } catch {
-            standardError("tessera: \(error)")
+            reportError(error)
             exit(withError: ExitCode(1))
         }
     }
@@ -41,11 +41,14 @@ protocol Verb: ParsableCommand {
 extension Verb {
     func run() throws {
         do { try perform() } catch let status as ExitCode { throw status } catch {
-            standardError("tessera: \(error)")
+            reportError(error)
             throw ExitCode(1)
         }
     }
 }
+
+/// Whatever names from files it quotes, an error is one line.
+func reportError(_ error: any Error) { standardError("tessera: \("\(error)".onOneLine(atMost: 4096))") }
 
 /// Prints a line for people: results go to standard output, all else here.
 func standardError(_ line: String) { FileHandle.standardError.write(Data((line + "\n").utf8)) }

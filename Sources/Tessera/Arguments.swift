@@ -5,9 +5,11 @@ public struct ArgumentError: Error, Equatable, CustomStringConvertible {
     public let found: String
     public let expected: String
 
+    /// - Parameters:
+    ///   - field: may come from a file, as `found` may: of both, one line of reasonable length is kept
     public init(field: String, found: String, expected: String) {
-        self.field = field
-        self.found = found
+        self.field = field.onOneLine()
+        self.found = found.onOneLine()
         self.expected = expected
     }
 

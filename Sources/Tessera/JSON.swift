@@ -176,7 +176,7 @@ private struct Parser {
             guard peek == UInt8(ascii: "\"") else { throw error("expected a key in quotes, found \(here)") }
             let key = try string()
             guard keys.insert(key).inserted else {
-                throw JSON.SyntaxError(byte: start, reason: "the key \"\(key.prefix(200))\" occurs twice")
+                throw JSON.SyntaxError(byte: start, reason: "the key \"\(key.onOneLine(atMost: 200))\" occurs twice")
             }
             guard take(":") else { throw error("expected ':', found \(here)") }
             members.append(JSON.Member(key, try value(depth: depth + 1)))

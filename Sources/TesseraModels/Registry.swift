@@ -117,6 +117,6 @@ public struct UnknownModelError: Error, Equatable, CustomStringConvertible {
     public var description: String {
         let advice =
             nearest.isEmpty ? "`tessera models` lists them all" : "did you mean \(nearest.joined(separator: ", "))?"
-        return "unknown model \(name): \(advice)"
+        return "unknown model \(name.onOneLine()): \(advice)"
     }
 }

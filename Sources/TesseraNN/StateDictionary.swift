@@ -16,7 +16,7 @@ public struct StateDictionaryError: Error, CustomStringConvertible, Equatable {
     public var description: String {
         func list(_ title: String, _ names: [String]) -> String? {
             guard let first = names.first else { return nil }
-            return "\(names.count) \(title) (first: \(first))"
+            return "\(names.count) \(title) (first: \(first.onOneLine()))"
         }
         let parts = [
             list("missing", missing), list("unexpected", unexpected), list("of another shape", misshaped),

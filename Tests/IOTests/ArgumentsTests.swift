@@ -1,4 +1,5 @@
 import Tessera
+import TesseraNN
 import Testing
 
 @Suite struct ArgumentsTests {
@@ -78,5 +79,17 @@ import Testing
     ])
     func refusesWhatIsNotJSON(_ text: String) {
         #expect(throws: JSON.SyntaxError.self) { try JSON(parsing: text) }
+    }
+
+    /// Names from a file cannot bring line breaks or a terminal's commands into a message.
+    @Test func namesFromFilesStayOnOneLine() throws {
+        let twice = #"{"a\n\u001b[2J": 1, "a\n\u001b[2J": 2}"#
+        do {
+            _ = try JSON(parsing: twice)
+            Issue.record("a key that occurs twice was read")
+        } catch { #expect(error.reason == "the key \"a  [2J\" occurs twice") }
+        let error = ArgumentError(field: "model_args.a\nb", found: "\u{202E}x\r\n", expected: "1")
+        #expect("\(error)" == "model_args.a b: expected 1, found  x  ")
+        #expect(!"\(StateDictionaryError(missing: ["w\n"]))".contains("\n"))
     }
 }
