@@ -101,6 +101,10 @@ import Testing
             ],
             constants: ["one": .floats(Tensor([1], [1, 1])), "long": .integers([1, 1 << 22], [2])])
         #expect(message { try run(squared) }.contains("(MatMul)"))
+        let enlarged = model(
+            [ONNXNode(operation: "Resize", inputs: ["input", "", "", "size"], outputs: ["y"])],
+            constants: ["size": .integers([1, 3, 1 << 24, 1], [4])])
+        #expect(message { try run(enlarged) }.contains("sides of at most 16384"))
     }
 
     @Test func externalDataStayBesideTheModel() throws {

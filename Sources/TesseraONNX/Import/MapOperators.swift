@@ -3,7 +3,7 @@ import Tessera
 extension ONNXFunction {
     static let mapOperators: [String: Operator] = [
         "MaxPool": { operands in
-            let value = try operands.value(0, rank: 4...4)
+            let value = try operands.map(0)
             let window = try ONNXWindow(operands, kernel: nil, value.shape)
             let (kernel, stride, pads) = (window.kernel[0], window.strides[0], window.pads)
             try operands.require(
@@ -33,8 +33,11 @@ extension ONNXFunction {
             return [ImportedValue(x.maxPool(kernel: kernel, stride: stride), .channelsLast)]
         },
         "AveragePool": { operands in
-            let value = try operands.value(0, rank: 4...4)
+            let value = try operands.map(0)
             let window = try ONNXWindow(operands, kernel: nil, value.shape)
+            try operands.require(
+                zip(window.counts, window.kernel).allSatisfy { $0 * $1 <= 1 << 22 },
+                "\(window.counts) windows of \(window.kernel)", "at most \(1 << 22) rows or columns in all")
             let countsPadding = try operands.flag("count_include_pad")
             func means(_ axis: Int) -> SparseRows {
                 let (extent, before, after) = (value.shape[axis + 2], window.pads[axis], window.pads[axis + 2])
@@ -56,7 +59,7 @@ extension ONNXFunction {
         "Resize": { operands in [try operands.resized(scales: operands.version < 11 ? 1 : 2, sizes: 3)] },
         "Upsample": { operands in [try operands.resized(scales: 1, sizes: nil)] },
         "GridSample": { operands in
-            let (x, grid) = (try operands.value(0, rank: 4...4), try operands.value(1, rank: 4...4))
+            let (x, grid) = (try operands.map(0), try operands.value(1, rank: 4...4))
             let mode = try operands.text("mode", "bilinear")
             let padding = try operands.text("padding_mode", "zeros")
             let alignsCorners = try operands.flag("align_corners")
@@ -66,6 +69,8 @@ extension ONNXFunction {
             try operands.require(
                 grid.shape[0] == x.shape[0] && grid.shape[3] == 2 && grid.shape.count > 0 && x.shape.count > 0,
                 "grid \(grid.shape)", "places in \(x.shape)")
+            try operands.require(
+                grid.shape[1] * grid.shape[2] <= 1 << 22, "grid \(grid.shape)", "at most \(1 << 22) places")
             return [try operands.sampled(x, grid.tensor, alignsCorners: alignsCorners)]
         },
     ]
@@ -102,7 +107,7 @@ extension ONNXOperands {
 
     /// A map at another size.
     fileprivate func resized(scales: Int, sizes: Int?) throws -> ImportedValue {
-        let value = try self.value(0, rank: 4...4)
+        let value = try map(0)
         let extents = value.shape.dimensions
         let target: [Int]
         if let sizes, has(sizes) {
@@ -125,6 +130,7 @@ extension ONNXOperands {
             target.count == 4 && Array(target[..<2]) == Array(extents[..<2]) && target[2] > 0 && target[3] > 0,
             "size \(target)", "another height and width of \(value.shape)")
         _ = try shape(target)
+        try requireSides(target)
         let mode = try text("mode", "nearest")
         let coordinates = try text("coordinate_transformation_mode", version < 11 ? "asymmetric" : "half_pixel")
         let x = value.memory(.channelsLast)

@@ -41,6 +41,17 @@ struct ONNXOperands {
         return value
     }
 
+    /// A map `[batch, channels, height, width]`. Some operators prepare something for each row and column.
+    func map(_ index: Int) throws -> ImportedValue {
+        let value = try value(index, rank: 4...4)
+        try requireSides(value.shape.dimensions)
+        return value
+    }
+
+    func requireSides(_ map: [Int]) throws {
+        try require(map.suffix(2).allSatisfy { $0 <= 1 << 14 }, "a map of shape \(map)", "sides of at most \(1 << 14)")
+    }
+
     /// An operand that does not depend on the image.
     func known(_ index: Int) throws -> Tensor {
         let value = try self[index]

@@ -17,7 +17,7 @@ extension ONNXFunction {
             return [ImportedValue(tensors[0] + tensors[1], order)]
         },
         "Conv": { operands in
-            let (x, weight) = (try operands.value(0, rank: 4...4), try operands.known(1))
+            let (x, weight) = (try operands.map(0), try operands.known(1))
             let groups = try operands.integer("group", 1)
             try operands.require(
                 weight.rank == 4 && groups > 0 && x.shape[1] == weight.shape[1] * groups
@@ -35,7 +35,7 @@ extension ONNXFunction {
             return [ImportedValue(result, .channelsLast)]
         },
         "ConvTranspose": { operands in
-            let (x, weight) = (try operands.value(0, rank: 4...4), try operands.known(1))
+            let (x, weight) = (try operands.map(0), try operands.known(1))
             try operands.require(
                 weight.rank == 4 && x.shape[1] == weight.shape[0], "weight \(weight.shape)", "one for \(x.shape)")
             let bias = operands.has(2) ? try operands.channels(2, weight.shape[1]) : nil
