@@ -50,16 +50,14 @@ import Testing
         #expect(again.1 == kept.1)
     }
 
-    /// A tensor of a tape that has ended, in another one: its own values are kept.
+    /// A tensor of another tape, which ends first: its values are kept, as nobody could compute them again.
     @Test func resultsOfAnotherTapeAreKept() throws {
-        let x = Tape.leaf(Tensor([-1, 0.5, 2], [3]))
-        let first = Tape()
+        let (x, w) = (Tape.leaf(Tensor([-1, 0.5, 2], [3])), Tape.leaf(Tensor([1, 1, 1], [3])))
+        let (first, second) = (Tape(), Tape())
         let y = first.record { x.gelu() }
-        let expected = try #require(first.gradients(of: y, cotangent: y)[x]).scalars
-        let (w, second) = (Tape.leaf(Tensor([1, 1, 1], [3])), Tape())
         let product = second.record { (y * w).sum() }
+        _ = first.gradients(of: y, cotangent: y)
         #expect(try #require(second.gradients(of: product)[w]).scalars == y.scalars)
-        #expect(expected.count == 3)
     }
 
     @Test func sumsInPlaceLeaveOthersAlone() throws {
