@@ -10,13 +10,14 @@ The peers need a virtual environment; the product needs none of it:
 
 Every rival is a process of its own that loads its model once; in each round they run one after the other, with a pause
 between them in which their threads stop spinning. The ratio of a round is the best rival's time over ours; above one,
-Tessera is faster. All have random weights and inputs of the same shape.
+Tessera is faster. All have random weights, which everyone but PyTorch reads from a file, and inputs of the same shape.
 
 With --precision int8 we compute in codes, and so do OpenVINO (quantized by NNCF) and ONNX Runtime (by its own static
 quantization); both run in float32 as well, as we do: the rival is the best of either precision.
 
 Beside the times stand the share of the processor's peak that we reached (the peak is measured in every round, by
-tessera bench --profile) and the most memory that a process needed, ours and the most modest rival's, its libraries included.
+tessera bench --profile) and the most memory that a process needed, its libraries included: ours, PyTorch's and the most
+modest rival's.
 """
 
 import argparse
@@ -89,8 +90,11 @@ class Peer:
 
 
 class Ours:
-    def __init__(self, kind, tessera, name, batch, precision, threads, prefix):
-        self.command = prefix + [tessera, "bench", name, "--batch", str(batch), "--threads", str(threads)]
+    def __init__(self, kind, tessera, name, batch, precision, threads, folder, prefix):
+        run = f"{folder}/{name}"
+        if not os.path.exists(run):
+            subprocess.run([tessera, "init", name, "--out", run], check=True)
+        self.command = prefix + [tessera, "bench", run, "--batch", str(batch), "--threads", str(threads)]
         self.command += ["--precision", precision]
         self.command += ["--eager"] if kind == "eager" else []
         self.kind = kind
@@ -130,7 +134,7 @@ def compare(name, batch, precision, threads, options, folder):
     if precision == "int8":
         ours.append(("tessera float32", "float32"))
     prefix = shlex.split(options.prefix)
-    contestants = [Ours(kind, options.tessera, name, batch, p, threads, prefix) for kind, p in ours]
+    contestants = [Ours(kind, options.tessera, name, batch, p, threads, folder, prefix) for kind, p in ours]
     for kind, peer_precision in rivals(options.peers, precision):
         try:
             contestants.append(Peer(kind, name, batch, peer_precision, threads, folder, prefix))
@@ -172,7 +176,7 @@ def main():
     pairs = [pair for precision in options.precision for pair in rivals(options.peers, precision)]
     columns += dict.fromkeys(kind if precision == "float32" else f"{kind} {precision}" for kind, precision in pairs)
     print("| model | batch | precision | threads | " + " | ".join(f"{c} ms" for c in columns)
-          + " | best rival / tessera | of the peak | MB, rival's MB |")
+          + " | best rival / tessera | of the peak | MB, PyTorch's, a rival's |")
     print("| --- " * (len(columns) + 7) + "|")
     with tempfile.TemporaryDirectory() as folder:
         for name in options.models:
@@ -190,7 +194,8 @@ def main():
                     ratios = [min(times) / r["tessera"] for times, r in zip(others, rounds) if times]
                     ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
                     rival = min((m for c, m in memory.items() if c.split()[0] not in OURS), default=float("nan"))
-                    ratio += f" | {statistics.median(shares):.0%} | {memory['tessera']:.0f}, {rival:.0f}"
+                    needs = (memory["tessera"], memory.get("torch", float("nan")), rival)
+                    ratio += f" | {statistics.median(shares):.0%} | " + ", ".join(f"{need:.0f}" for need in needs)
                     start = f"| {name} | {batch} | {precision} | {threads} | "
                     print(start + " | ".join(cells) + f" | {ratio} |", flush=True)
 

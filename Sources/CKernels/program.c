@@ -25,18 +25,10 @@ static int64_t pack_tasks(const tk_product_step *p) {
     return p->depth == 0 ? 0 : (p->depth + k_block - 1) / k_block * column_tasks;
 }
 
-/// Some columns of one k block of one weight.
+/// Some columns of one k block of a weight.
 static void pack_task(void *context, int64_t index, int worker) {
     (void)worker;
-    const tk_program *program = context;
-    const tk_step *step = program->steps;
-    for (;; step++) {
-        if (step->kind != TK_STEP_PRODUCT) continue;
-        const int64_t tasks = pack_tasks(&step->product);
-        if (index < tasks) break;
-        index -= tasks;
-    }
-    const tk_product_step *p = &step->product;
+    const tk_product_step *p = context;
     if (p->is_quantized) {
         tk_int8_pack_panel(p->weight, p->columns, p->depth, p->weight_scales, index, p->packed);
         return;
@@ -50,12 +42,7 @@ static void pack_task(void *context, int64_t index, int worker) {
     kernels->pack_right(&b, columns, k, ks, p->precision, out);
 }
 
-void tk_program_pack(const tk_program *program) {
-    int64_t tasks = 0;
-    for (int64_t i = 0; i < program->step_count; i++)
-        if (program->steps[i].kind == TK_STEP_PRODUCT) tasks += pack_tasks(&program->steps[i].product);
-    tk_parallel(tasks, pack_task, (void *)program);
-}
+void tk_product_pack(const tk_product_step *p) { tk_parallel(pack_tasks(p), pack_task, (void *)p); }
 
 typedef struct {
     const tk_program *program;

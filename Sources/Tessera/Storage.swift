@@ -30,7 +30,17 @@ package final class Storage: @unchecked Sendable {
         self.owner = owner
     }
 
+    /// Lets the system have the memory until it is read again, if it can be read again.
+    package func discard() {
+        (owner as? any DiscardableMemory)?.discard(UnsafeRawBufferPointer(start: pointer, count: 4 * count))
+    }
+
     deinit {
         if owner == nil { tk_release(pointer, Int64(count)) }
     }
+}
+
+/// Memory that the system can take away and fill again when it is read, such as a mapped file's.
+package protocol DiscardableMemory: AnyObject {
+    func discard(_ bytes: UnsafeRawBufferPointer)
 }

@@ -3,13 +3,14 @@ import Glibc
 #elseif canImport(Musl)
 import Musl
 #endif
+import Tessera
 
 /// The bytes of a file, mapped into memory: only what is used is read from the disk.
 ///
 /// The size is taken when the file is opened. Files that this package replaces get a new inode, so a mapping of the old
 /// content stays whole; a file that someone cuts short in place while it is mapped stops the program. Small files are
 /// copied instead, which also frees them from that.
-final class MappedFile: @unchecked Sendable {
+final class MappedFile: DiscardableMemory, @unchecked Sendable {
     let bytes: UnsafeRawBufferPointer
     private let isMapped: Bool
 
@@ -54,6 +55,15 @@ final class MappedFile: @unchecked Sendable {
     static func contents(of path: String) throws -> [UInt8] {
         let file = try MappedFile(path)
         return withExtendedLifetime(file) { Array(file.bytes) }
+    }
+
+    /// Gives the whole pages among some bytes back: they stay in the page cache, and are mapped again when they are read.
+    func discard(_ bytes: UnsafeRawBufferPointer) {
+        guard isMapped, let base = bytes.baseAddress else { return }
+        let page = Int(getpagesize())
+        let first = (Int(bitPattern: base) + page - 1) / page * page
+        let end = (Int(bitPattern: base) + bytes.count) / page * page
+        if first < end { madvise(UnsafeMutableRawPointer(bitPattern: first), end - first, Int32(MADV_DONTNEED)) }
     }
 
     deinit {

@@ -11,6 +11,8 @@ struct Lowering {
     var steps: [tk_step] = []
     /// What each step belongs to, for profiles.
     private(set) var labels: [StepLabel] = []
+    /// What products multiply by, by the place of the step.
+    private(set) var weights: [Int: Storage] = [:]
     /// Memory that steps point to.
     private(set) var owned: [AnyObject] = []
 
@@ -138,6 +140,7 @@ struct Lowering {
         (p.weight, p.bias) = (constant(.weight), constant(.bias))
         (p.activation, p.precision) = (product.activation.kernel, product.precision.kernel)
         if let quantization = product.quantization { quantize(&p, quantization, node, operand(.x)!, operand(.weight)!) }
+        weights[steps.count] = graph.constant(operand(.weight)!)!.storage
         add(TK_STEP_PRODUCT, node) { $0.product = p }
         return true
     }

@@ -13,6 +13,8 @@ public final class Plan: @unchecked Sendable {
     public let steps: [StepLabel]
     private let program: UnsafeBox<tk_step>
     private let owned: [AnyObject]
+    /// What products multiply by, as the graph holds it, by step.
+    private let weights: [Int: Storage]
     /// Whether any weight stands in codes: those are always packed.
     private let isQuantized: Bool
     /// Floats that the activations of one image take.
@@ -41,7 +43,7 @@ public final class Plan: @unchecked Sendable {
         group = min(Plan.largestGroup, max(1, Plan.cachedFloats / max(1, arenaCount)))
         program = UnsafeBox(count: lowering.steps.count)
         for (index, step) in lowering.steps.enumerated() { program.pointer[index] = step }
-        owned = lowering.owned
+        (owned, weights) = (lowering.owned, lowering.weights)
         isQuantized = lowering.steps.contains { $0.kind == TK_STEP_PRODUCT && $0.product.is_quantized }
     }
 
@@ -93,7 +95,8 @@ public final class Plan: @unchecked Sendable {
         return (outputs, count)
     }
 
-    /// Packs the weights of all products, on all threads, into one piece of memory.
+    /// Packs the weights of all products, on all threads, into one piece of memory, and lets go of what was packed: a
+    /// mapped file of weights and their packed copy are never both in memory.
     private func packWeights() -> Tensor {
         let sizes = steps.indices.map { index in
             let step = program.pointer[index]
@@ -105,10 +108,10 @@ public final class Plan: @unchecked Sendable {
         var next = packed.mutablePointer
         for (index, size) in sizes.enumerated() where size > 0 {
             program.pointer[index].product.packed = next
+            tk_product_pack(&program.pointer[index].product)
+            weights[index]?.discard()
             next += size
         }
-        var description = self.description
-        tk_program_pack(&description)
         return packed
     }
 }

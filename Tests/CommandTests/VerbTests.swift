@@ -176,6 +176,18 @@ import Testing
         #expect(try Command.run("bench", "cct_2_3x2_32", "--memory", "--train").status == 64)
     }
 
+    /// A run's weights are mapped, and let go of once they are packed. Fresh ones stay beside their packed copy.
+    @Test func aRunIsInMemoryOnce() throws {
+        let run = Self.scratch.file("fresh")
+        #expect(try Command.run("init", "deit_small_patch16_224", "--out", run).status == 0)
+        func megabytes(_ model: String) throws -> Double {
+            let result = try Command.run("bench", model, "--batch", "2", "--runs", "1", "--json")
+            return try #require(json(result.output)["peak_memory_mb"]?.double)
+        }
+        // 22 million parameters of four bytes.
+        #expect(try megabytes(run) < megabytes("deit_small_patch16_224") - 60)
+    }
+
     @Test func theShippedModelKnowsClothes() throws {
         let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         let model = root.deletingLastPathComponent().appendingPathComponent("Models/cct_2_3x2_fashion").path

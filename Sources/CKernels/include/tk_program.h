@@ -30,7 +30,7 @@ typedef struct {
     const float *norm_weight, *norm_bias;       // [depth] or NULL
     tk_convolution convolution;                 // of one image, in one group; a is then the feature map
     const float *weight;                        // [columns][depth]
-    float *packed;                              // tk_packed_size floats by tk_program_pack; NULL: packed when used
+    float *packed;                              // tk_packed_size floats by tk_product_pack; NULL: packed when used
     const float *bias;                          // [columns] or NULL
     tk_activation activation;
     tk_precision precision;
@@ -182,8 +182,8 @@ typedef struct {
 /// Floats that a packed weight takes.
 int64_t tk_packed_size(const tk_product_step *product);
 
-/// Packs the weights of all products, on all threads.
-void tk_program_pack(const tk_program *program);
+/// Packs a product's weight, on all threads.
+void tk_product_pack(const tk_product_step *product);
 
 /// Runs the program. Returns how many events were noted.
 int64_t tk_program_execute(const tk_program *program, const tk_program_run *run);
