@@ -42,7 +42,7 @@ static void line_task(void *context, int64_t line, int worker) {
     float *sums = j->preactivation ? j->preactivation : j->out;
     tk_kernels()->depthwise_line(&j->patches, line, j->weights, j->bias, sums + offset);
     if (j->preactivation || j->activation != TK_IDENTITY)
-        tk_kernels()->activate_line(j->activation, sums + offset, j->out + offset, count);
+        tk_kernels()->activate_range(sums + offset, j->out + offset, count, j->activation);
 }
 
 /// Every line of an image or of its gradient, with weights turned to [kernel place][channel].

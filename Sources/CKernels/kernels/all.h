@@ -2,7 +2,6 @@
 // (floats per vector) and its target attributes, then includes this file; kernels are written once, on clang vectors.
 #include "../table.h"
 #include "vector.h"
-#include "activation.h"
 
 #include "elementwise.h"
 #include "axis.h"

@@ -39,16 +39,6 @@ static void TK_KERNEL(greatest_rows)(const float *x, float *y, int64_t count, in
         store_lanes(y + i, best, lanes);)
 }
 
-/// Four accumulators hide the latency of the addition.
-static float TK_KERNEL(run_sum)(const float *x, int64_t count) {
-    vfloat sums[4] = {0, 0, 0, 0};
-    int64_t start = 0;
-    for (; start + 4 * TK_WIDTH <= count; start += 4 * TK_WIDTH)
-        for (int j = 0; j < 4; j++) sums[j] += load(x + start + j * TK_WIDTH);
-    FOR_VECTORS(i, count - start, sums[0] += load_lanes(x + start + i, lanes);)
-    return vsum((sums[0] + sums[1]) + (sums[2] + sums[3]));
-}
-
 static void TK_KERNEL(power_range)(const float *x, float exponent, float *y, int64_t count) {
     for (int64_t i = 0; i < count; i++) y[i] = powf(x[i], exponent);
 }

@@ -100,8 +100,3 @@ static void TK_KERNEL(depthwise_weight_line)(const tk_patches *p, int64_t line, 
                     sum[channel] += x0[place * step + channel] * g0[place * channels + channel];
         }
 }
-
-static void TK_KERNEL(activate_line)(tk_activation kind, const float *x, float *y, int64_t count) {
-    TK_FOR_ACTIVATION(kind, for (int64_t i = 0; i < count; i += TK_WIDTH) store_up_to(
-                                y + i, activate(activation, load_up_to(x + i, count - i)), count - i))
-}

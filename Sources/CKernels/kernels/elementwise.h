@@ -12,38 +12,40 @@ TK_INLINE void store_lanes(float *p, vfloat v, int64_t lanes) {
     else store_first(p, v, lanes);
 }
 
-/// Runs `body` with `kind` constant, so that the switch inside it is decided when it is compiled.
-#define FOR_ACTIVATION(activation, ...) \
-    switch (activation) { \
-    case TK_IDENTITY: { enum { kind = TK_IDENTITY }; __VA_ARGS__ } break; \
-    case TK_RELU: { enum { kind = TK_RELU }; __VA_ARGS__ } break; \
-    case TK_GELU: { enum { kind = TK_GELU }; __VA_ARGS__ } break; \
-    case TK_GELU_TANH: { enum { kind = TK_GELU_TANH }; __VA_ARGS__ } break; \
-    case TK_QUICK_GELU: { enum { kind = TK_QUICK_GELU }; __VA_ARGS__ } break; \
-    case TK_SILU: { enum { kind = TK_SILU }; __VA_ARGS__ } break; \
-    case TK_SIGMOID: { enum { kind = TK_SIGMOID }; __VA_ARGS__ } break; \
-    case TK_TANH: { enum { kind = TK_TANH }; __VA_ARGS__ } break; \
-    case TK_HARD_SWISH: { enum { kind = TK_HARD_SWISH }; __VA_ARGS__ } break; \
-    case TK_HARD_SIGMOID: { enum { kind = TK_HARD_SIGMOID }; __VA_ARGS__ } break; \
-    case TK_RELU6: { enum { kind = TK_RELU6 }; __VA_ARGS__ } break; \
-    }
+enum { TOGETHER = TK_TOGETHER * TK_WIDTH };
 
-static void TK_KERNEL(activate_range)(const float *x, float *y, int64_t count, tk_activation activation) {
-    FOR_ACTIVATION(activation, FOR_VECTORS(i, count,
-        store_lanes(y + i, activate(kind, load_lanes(x + i, lanes)), lanes);))
+static void TK_KERNEL(activate_range)(const float *x, float *y, int64_t count, tk_activation kind) {
+    TK_FOR_ACTIVATION(kind, {
+        int64_t i = 0;
+        for (; i + TOGETHER <= count; i += TOGETHER) store_together(y + i, activate(activation, load_together(x + i)));
+        for (; i < count; i += TK_WIDTH)
+            store_up_to(y + i, activate(activation, load_up_to(x + i, count - i)), count - i);
+    })
 }
 
-static void TK_KERNEL(activation_gradient_rows)(const float *y_gradient, const float *preactivation,
-                                                tk_activation activation, float *x_gradient, float *column_sums,
-                                                int64_t rows, int64_t columns) {
-    FOR_ACTIVATION(activation, for (int64_t r = 0; r < rows; r++) {
-        const float *g = y_gradient + r * columns, *p = preactivation + r * columns;
-        float *out = x_gradient + r * columns;
-        FOR_VECTORS(i, columns,
-            const vfloat v = load_lanes(g + i, lanes) * activation_derivative(kind, load_lanes(p + i, lanes));
-            store_lanes(out + i, v, lanes);
-            if (column_sums) store_lanes(column_sums + i, load_lanes(column_sums + i, lanes) + v, lanes);)
-    })
+/// x_gradient = y_gradient * the derivative at the preactivation, added to column_sums where there are any.
+TK_INLINE void activation_gradient_row(const float *y_gradient, const float *preactivation, tk_activation activation,
+                                       float *x_gradient, float *column_sums, int64_t columns) {
+    int64_t i = 0;
+    for (; i + TOGETHER <= columns; i += TOGETHER) {
+        const vfloats slope = activation_derivative(activation, load_together(preactivation + i));
+        const vfloats v = load_together(y_gradient + i) * slope;
+        store_together(x_gradient + i, v);
+        if (column_sums) store_together(column_sums + i, load_together(column_sums + i) + v);
+    }
+    for (; i < columns; i += TK_WIDTH) {
+        const int64_t lanes = columns - i;
+        const vfloat v = load_up_to(y_gradient + i, lanes) *
+                         activation_derivative(activation, load_up_to(preactivation + i, lanes));
+        store_up_to(x_gradient + i, v, lanes);
+        if (column_sums) store_up_to(column_sums + i, load_up_to(column_sums + i, lanes) + v, lanes);
+    }
+}
+
+static void TK_KERNEL(activation_gradient_rows)(const float *y_gradient, const float *preactivation, tk_activation kind,
+                                                float *x_gradient, float *column_sums, int64_t rows, int64_t columns) {
+    TK_FOR_ACTIVATION(kind, for (int64_t i = 0; i < rows * columns; i += columns)
+        activation_gradient_row(y_gradient + i, preactivation + i, activation, x_gradient + i, column_sums, columns))
 }
 
 TK_INLINE vfloat combine(tk_binary operation, vfloat a, vfloat b) {
@@ -76,21 +78,34 @@ static void TK_KERNEL(binary_range)(tk_binary operation, const float *a, int64_t
 #undef RANGE
 }
 
-TK_INLINE vfloat lane_mask(int64_t lanes, vfloat v) {
-    for (int64_t lane = lanes; lane < TK_WIDTH; lane++) v[lane] = 0;
-    return v;
+TK_INLINE vfloat lane_mask(int64_t lanes, vfloat v) { return vselect(lanes_before(lanes), v, (vfloat)0.0f); }
+
+/// Four accumulators hide the latency of the addition.
+static float TK_KERNEL(run_sum)(const float *x, int64_t count) {
+    vfloat sums[4] = {0, 0, 0, 0};
+    int64_t start = 0;
+    for (; start + 4 * TK_WIDTH <= count; start += 4 * TK_WIDTH)
+        for (int j = 0; j < 4; j++) sums[j] += load(x + start + j * TK_WIDTH);
+    FOR_VECTORS(i, count - start, sums[0] += load_lanes(x + start + i, lanes);)
+    return vsum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
 static void TK_KERNEL(layer_norm_row)(const float *x, const float *weight, const float *bias, float epsilon, float *y,
                                       float *mean_out, float *inverse_out, int64_t columns) {
-    vfloat sums = 0, squares = 0;
-    FOR_VECTORS(i, columns, sums += load_lanes(x + i, lanes);)
-    const float mean = vsum(sums) / (float)columns;
-    FOR_VECTORS(i, columns,
-        vfloat d = load_lanes(x + i, lanes) - mean;
-        if (lanes < TK_WIDTH) d = lane_mask(lanes, d);
-        squares += d * d;)
-    const float inverse = 1 / sqrtf(vsum(squares) / (float)columns + epsilon);
+    const float share = 1 / (float)columns;
+    const float mean = share * TK_KERNEL(run_sum)(x, columns);
+    // Two accumulators: a row is short, and a chain of additions would take most of its time.
+    vfloat squares[2] = {0, 0};
+    int64_t start = 0;
+    for (; start + 2 * TK_WIDTH <= columns; start += 2 * TK_WIDTH)
+        for (int j = 0; j < 2; j++) {
+            const vfloat d = load(x + start + j * TK_WIDTH) - mean;
+            squares[j] += d * d;
+        }
+    FOR_VECTORS(i, columns - start,
+        const vfloat d = lane_mask(lanes, load_lanes(x + start + i, lanes) - mean);
+        squares[0] += d * d;)
+    const float inverse = 1 / sqrtf(share * vsum(squares[0] + squares[1]) + epsilon);
     FOR_VECTORS(i, columns,
         vfloat v = (load_lanes(x + i, lanes) - mean) * inverse;
         if (weight) v *= load_lanes(weight + i, lanes);

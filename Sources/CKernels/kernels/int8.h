@@ -39,16 +39,17 @@ TK_INLINE vint codes_of(tk_code_kind kind, code_factors f, vfloat x) {
     case TK_SPLIT_SIZES: { const tk_code_kind kind = TK_SPLIT_SIZES; statement; break; }                               \
     }
 
+/// Bytes code + 128, of as many lanes as there are, at most a vector.
+TK_INLINE void store_codes(vint codes, uint8_t *bytes, int64_t lanes) {
+    const vbytes all = __builtin_convertvector(codes + TK_INT8_OFFSET, vbytes);
+    if (lanes >= TK_WIDTH) memcpy(bytes, &all, sizeof all);
+    else memcpy(bytes, &all, (size_t)lanes);
+}
+
 TK_INLINE void quantize_kind(tk_code_kind kind, code_factors f, const float *x, int64_t count, uint8_t *codes) {
     int64_t i = 0;
-    for (; i + TK_WIDTH <= count; i += TK_WIDTH) {
-        const vbytes bytes = __builtin_convertvector(codes_of(kind, f, load(x + i)) + TK_INT8_OFFSET, vbytes);
-        memcpy(codes + i, &bytes, sizeof bytes);
-    }
-    if (i == count) return;
-    const vbytes bytes = __builtin_convertvector(codes_of(kind, f, load_first(x + i, count - i)) + TK_INT8_OFFSET,
-                                                 vbytes);
-    memcpy(codes + i, &bytes, (size_t)(count - i));
+    for (; i + TK_WIDTH <= count; i += TK_WIDTH) store_codes(codes_of(kind, f, load(x + i)), codes + i, TK_WIDTH);
+    if (i < count) store_codes(codes_of(kind, f, load_first(x + i, count - i)), codes + i, count - i);
 }
 
 static void TK_KERNEL(quantize_range)(const float *x, int64_t count, const tk_quantizer *q, uint8_t *codes) {
@@ -135,39 +136,68 @@ static void TK_KERNEL(pack_values)(const float *x, int64_t row, bool is_transpos
     }
 }
 
-/// From sums of codes to the result.
-TK_INLINE void finish_int8(const tk_int8_block *t, const int32_t *sums, int64_t row, int64_t rows, int64_t column) {
-    enum { width = TK_INT8_PANEL };
-    _Alignas(64) float tile[INT8_ROWS * width];
-    const int64_t columns = t->end.n - column < width ? t->end.n - column : width;
-    for (int64_t j = 0; j < width; j += TK_WIDTH) {
-        vint too_much;
+/// What the results are: floats, or codes of a tk_code_kind.
+enum { FLOAT_RESULTS = -1 };
+
+/// A block as finish_block describes, of sums of codes.
+TK_INLINE void finish_int8_block(const tk_int8_block *t, code_factors f, tk_activation activation, int kind,
+                                 const int32_t *sums, int64_t row, int64_t rows, int64_t column, int64_t vectors,
+                                 int64_t lanes) {
+    vparts v;
+#pragma clang loop unroll(full)
+    for (int i = 0; i < TK_TOGETHER; i++) {
+        const int64_t r = TK_BLOCK_ROW(i, rows), j = TK_BLOCK_COLUMN(i, vectors);
+        vint sum, too_much;
+        memcpy(&sum, sums + r * TK_INT8_PANEL + j, sizeof sum);
         memcpy(&too_much, t->b_sums + column + j, sizeof too_much);
-        const vfloat scale = j < columns ? load_up_to(t->scales + column + j, columns - j) : (vfloat)0.0f;
-        for (int64_t i = 0; i < rows; i++) {
-            vint sum;
-            memcpy(&sum, sums + i * width + j, sizeof sum);
-            store(tile + i * width + j, __builtin_convertvector(sum - too_much, vfloat) * scale);
-        }
+        v.part[i] = __builtin_convertvector(sum - too_much, vfloat) * load_up_to(t->scales + column + j, lanes);
+        if (t->end.bias) v.part[i] = v.part[i] + load_up_to(t->end.bias + column + j, lanes);
     }
-    const tile_end end = {.finishes = true};
-    if (!t->codes) {
-        store_tile(&t->end, end, tile, width, row, rows, column, columns);
-        return;
+    v = vparts_of(activate(activation, vjoined(v)));
+#pragma clang loop unroll(full)
+    for (int i = 0; i < TK_TOGETHER; i++) {
+        const int64_t r = row + TK_BLOCK_ROW(i, rows), j = column + TK_BLOCK_COLUMN(i, vectors);
+        if (t->end.residual) v.part[i] += load_up_to(t->end.residual + r * t->end.residual_row + j, lanes);
     }
-    tk_block local = {.c = tile, .c_row = width, .activation = t->end.activation};
-    if (t->end.bias) local.bias = t->end.bias + column;
-    if (t->end.residual) local.residual = t->end.residual + row * t->end.residual_row + column;
-    local.residual_row = t->end.residual_row;
-    store_tile(&local, end, tile, width, 0, rows, 0, columns);
-    for (int64_t i = 0; i < rows; i++)
-        TK_KERNEL(quantize_range)(tile + i * width, columns, t->quantizer, t->codes + (row + i) * t->codes_row + column);
+#pragma clang loop unroll(full)
+    for (int i = 0; i < TK_TOGETHER; i++) {
+        const int64_t r = row + TK_BLOCK_ROW(i, rows), j = column + TK_BLOCK_COLUMN(i, vectors);
+        if (kind == FLOAT_RESULTS) store_up_to(t->end.c + r * t->end.c_row + j, v.part[i], lanes);
+        else store_codes(codes_of((tk_code_kind)kind, f, v.part[i]), t->codes + r * t->codes_row + j, lanes);
+    }
+}
+
+/// Fewer columns than a vector: not worth a loop for each activation and kind.
+static __attribute__((noinline)) void finish_int8_rest(const tk_int8_block *t, code_factors f, const int32_t *sums,
+                                                       int64_t row, int64_t rows, int64_t column, int64_t lanes) {
+    const int kind = t->codes ? (int)t->quantizer->kind : FLOAT_RESULTS;
+    for (int64_t i = 0; i < rows; i += 2)
+        finish_int8_block(t, f, t->end.activation, kind, sums + i * TK_INT8_PANEL, row + i, rows - i, column, 1, lanes);
+}
+
+static void finish_int8(const tk_int8_block *t, code_factors f, const int32_t *sums, int64_t row, int64_t rows,
+                        int64_t column) {
+    const int64_t columns = t->end.n - column < TK_INT8_PANEL ? t->end.n - column : TK_INT8_PANEL;
+    const int64_t whole = columns / TK_WIDTH;
+#define FINISH(kind)                                                                                                   \
+    for (int64_t i = 0; i < rows; i += 2)                                                                              \
+        for (int64_t j = 0; j < whole; j += TOGETHER_COLUMNS)                                                          \
+            finish_int8_block(t, f, activation, kind, sums + i * TK_INT8_PANEL + j * TK_WIDTH, row + i, rows - i,      \
+                              column + j * TK_WIDTH, whole - j, TK_WIDTH);
+    TK_FOR_ACTIVATION(t->end.activation, {
+        if (t->codes) TK_FOR_KIND(t->quantizer->kind, FINISH(kind))
+        else FINISH(FLOAT_RESULTS)
+    })
+#undef FINISH
+    const int64_t rest = whole * TK_WIDTH;
+    if (rest < columns) finish_int8_rest(t, f, sums + rest, row, rows, column + rest, columns - rest);
 }
 
 /// Panels stay in the first cache while all rows meet them.
 static void TK_KERNEL(multiply_int8)(const tk_int8_block *t) {
     enum { panel_sums = INT8_ROWS * TK_INT8_PANEL };
     _Alignas(64) int32_t sums[INT8_PANELS * panel_sums];
+    const code_factors f = t->codes ? factors_of(t->quantizer) : (code_factors){0};
     begin_int8();
     for (int64_t panel = 0; panel < t->panels; panel += INT8_PANELS) {
         const int64_t panels = t->panels - panel < INT8_PANELS ? t->panels - panel : INT8_PANELS;
@@ -176,7 +206,7 @@ static void TK_KERNEL(multiply_int8)(const tk_int8_block *t) {
             const int64_t rows = t->rows - row < INT8_ROWS ? t->rows - row : INT8_ROWS;
             multiply_int8_rows(t, row, rows, panels, b, sums);
             for (int64_t i = 0; i < panels; i++)
-                finish_int8(t, sums + i * panel_sums, row, rows, (panel + i) * TK_INT8_PANEL);
+                finish_int8(t, f, sums + i * panel_sums, row, rows, (panel + i) * TK_INT8_PANEL);
         }
     }
     end_int8();

@@ -1,8 +1,6 @@
 // Vectors of TK_WIDTH floats, on clang's vector extensions: the same source for every instruction set.
 // Included once per level inside its target attributes, so everything is static.
 //
-// The functions are accurate to a few units in the last place and treat infinities and NaN as the C library does.
-// Polynomials are least-maximum fits of the relative error, made for this file.
 #pragma once
 #include <math.h>
 #include <stdint.h>
@@ -12,6 +10,14 @@ typedef float vfloat __attribute__((ext_vector_type(TK_WIDTH)));
 typedef int32_t vint __attribute__((ext_vector_type(TK_WIDTH)));
 typedef uint32_t vuint __attribute__((ext_vector_type(TK_WIDTH)));
 typedef double vdouble __attribute__((ext_vector_type(TK_WIDTH)));
+/// Some vectors. Functions are long chains of operations, each of which waits for the one before it: those of several
+/// vectors, one operation after the other, fill the gaps. How many: what fits into the registers.
+enum { TK_TOGETHER = TK_WIDTH == 16 ? 4 : 2 };
+// Functions of these are always inlined, so that it does not matter how a call would pass them.
+#pragma clang diagnostic ignored "-Wpsabi"
+typedef float vfloats __attribute__((ext_vector_type(TK_TOGETHER * TK_WIDTH)));
+typedef int32_t vints __attribute__((ext_vector_type(TK_TOGETHER * TK_WIDTH)));
+typedef struct { vfloat part[TK_TOGETHER]; } vparts;
 
 /// The name of a kernel at this level.
 #define TK_KERNEL(name) TK_JOIN(name, TK_LEVEL)
@@ -19,9 +25,15 @@ typedef double vdouble __attribute__((ext_vector_type(TK_WIDTH)));
 #define TK_JOIN_(a, b) a##_##b
 
 #define TK_INLINE static inline __attribute__((always_inline, unused))
+/// For one vector and for TK_TOGETHER.
+#define TK_OVERLOADED static inline __attribute__((always_inline, unused, overloadable))
 
 TK_INLINE vfloat load(const float *p) { vfloat v; memcpy(&v, p, sizeof v); return v; }
 TK_INLINE void store(float *p, vfloat v) { memcpy(p, &v, sizeof v); }
+TK_INLINE vfloats load_together(const float *p) { vfloats v; memcpy(&v, p, sizeof v); return v; }
+TK_INLINE void store_together(float *p, vfloats v) { memcpy(p, &v, sizeof v); }
+TK_INLINE vfloats vjoined(vparts p) { vfloats v; memcpy(&v, &p, sizeof v); return v; }
+TK_INLINE vparts vparts_of(vfloats v) { vparts p; memcpy(&p, &v, sizeof p); return p; }
 
 // The last elements of a row: fewer than TK_WIDTH, the other lanes are zero and are not stored.
 #if defined(TK_HAS_MASKS) && TK_WIDTH == 16
@@ -51,19 +63,28 @@ TK_INLINE void store_up_to(float *p, vfloat v, int64_t count) {
     if (count >= TK_WIDTH) store(p, v); else store_first(p, v, count);
 }
 
-/// a * b + c in one expression: fused where the instruction set has it. (The builtin would call the C library for every
-/// lane where it has not.)
-TK_INLINE vfloat fma_(vfloat a, vfloat b, vfloat c) { return a * b + c; }
+#if defined(TK_HAS_MASKS) && TK_WIDTH == 16
+/// 1 / x with errors of 2^-14.
+TK_OVERLOADED vfloat vreciprocal_estimate(vfloat x) { return (vfloat)_mm512_rcp14_ps((__m512)x); }
+TK_OVERLOADED vfloats vreciprocal_estimate(vfloats x) {
+    vparts p = vparts_of(x);
+    for (int i = 0; i < TK_TOGETHER; i++) p.part[i] = vreciprocal_estimate(p.part[i]);
+    return vjoined(p);
+}
+#endif
 
-// Bitwise selection; comparisons of vectors give all ones or zeros in each lane. A NaN in `a` survives both limits.
-TK_INLINE vfloat vselect(vint condition, vfloat a, vfloat b) { return condition ? a : b; }
-TK_INLINE vfloat vmax(vfloat a, vfloat limit) { return vselect(limit > a, limit, a); }
-TK_INLINE vfloat vmin(vfloat a, vfloat limit) { return vselect(limit < a, limit, a); }
-TK_INLINE vfloat vabs(vfloat a) { return __builtin_elementwise_abs(a); }
-TK_INLINE vfloat vsqrt(vfloat a) { return __builtin_elementwise_sqrt(a); }
-TK_INLINE vfloat vcopysign(vfloat magnitude, vfloat sign) { return __builtin_elementwise_copysign(magnitude, sign); }
-TK_INLINE vint vbits(vfloat a) { vint b; memcpy(&b, &a, sizeof b); return b; }
-TK_INLINE vfloat vfrom_bits(vint a) { vfloat b; memcpy(&b, &a, sizeof b); return b; }
+#define floats vfloat
+#define ints vint
+#include "functions.h"
+#include "activation.h"
+#undef floats
+#undef ints
+#define floats vfloats
+#define ints vints
+#include "functions.h"
+#include "activation.h"
+#undef floats
+#undef ints
 
 /// Sum of the lanes, in the order of a binary tree.
 TK_INLINE float vsum(vfloat v) {
@@ -78,74 +99,28 @@ TK_INLINE float vsum(vfloat v) {
     return (four.x + four.z) + (four.y + four.w);
 }
 
+/// The greatest lane; not a number if any is not.
 TK_INLINE float vgreatest(vfloat v) {
-    float greatest = v[0];
-    for (int i = 1; i < TK_WIDTH; i++) greatest = v[i] > greatest || v[i] != v[i] ? v[i] : greatest;
-    return greatest;
+#define TK_GREATER(a, b) ((((a) > (b)) | ((a) != (a))) ? (a) : (b))
+#if TK_WIDTH == 16
+    const __typeof__(v.lo) eight = TK_GREATER(v.lo, v.hi);
+    const __typeof__(v.lo.lo) four = TK_GREATER(eight.lo, eight.hi);
+#elif TK_WIDTH == 8
+    const __typeof__(v.lo) four = TK_GREATER(v.lo, v.hi);
+#else
+    const vfloat four = v;
+#endif
+    const __typeof__(four.lo) two = TK_GREATER(four.lo, four.hi);
+    return TK_GREATER(two.x, two.y);
+#undef TK_GREATER
 }
 
-/// exp(x) = 2^n exp(r), with |r| at most half of log 2. Results below the normal range are zero.
-TK_INLINE vfloat vexp(vfloat x) {
-    const float rounding = 0x1.8p23f;   // adding it leaves the nearest integer in the low bits
-    vfloat shifted = fma_(x, (vfloat)0x1.715476p0f, (vfloat)rounding);
-    vfloat n = shifted - rounding;
-    vfloat r = fma_(n, (vfloat)-0x1.62ep-1f, x);           // the first 12 bits of log 2: n times them is exact
-    r = fma_(n, (vfloat)-0x1.0bfbe8p-15f, r);
-    vfloat p = 1.381443660392334e-3f;
-    p = fma_(p, r, (vfloat)8.368797566771155e-3f);
-    p = fma_(p, r, (vfloat)4.1668395763143226e-2f);
-    p = fma_(p, r, (vfloat)1.6666519963962856e-1f);
-    p = fma_(p, r, (vfloat)4.9999993403390525e-1f);
-    p = fma_(p * r, r, r) + 1.0f;
-    vfloat y = vfrom_bits(vbits(p) + (vbits(shifted) << 23));
-    y = vselect(x < -87.33654f, (vfloat)0.0f, y);
-    y = vselect(x > 88.72283f, (vfloat)INFINITY, y);
-    return vselect(x != x, x, y);
-}
-
-/// log(x) = e log 2 + log(1 + f), with 1 + f between sqrt(1/2) and sqrt(2).
-TK_INLINE vfloat vlog(vfloat x) {
-    vint is_subnormal = x < 0x1p-126f;
-    vfloat scaled = vselect(is_subnormal, x * 0x1p23f, x);
-    vint bits = vbits(scaled);
-    vint exponent = (bits - 0x3f3504f3) >> 23;              // 0x3f3504f3 is sqrt(1/2)
-    vfloat f = vfrom_bits(bits - (exponent << 23)) - 1.0f;
-    vfloat e = __builtin_convertvector(exponent - (is_subnormal & 23), vfloat);
-    vfloat p = 6.746552441566522e-2f;
-    p = fma_(p, f, (vfloat)-1.1675734306393042e-1f);
-    p = fma_(p, f, (vfloat)1.1888249766232685e-1f);
-    p = fma_(p, f, (vfloat)-1.2405582663321625e-1f);
-    p = fma_(p, f, (vfloat)1.4219539600788467e-1f);
-    p = fma_(p, f, (vfloat)-1.6667995679455538e-1f);
-    p = fma_(p, f, (vfloat)2.0002119286827313e-1f);
-    p = fma_(p, f, (vfloat)-2.500000961221525e-1f);
-    p = fma_(p, f, (vfloat)3.333331259465645e-1f);
-    vfloat square = f * f;
-    vfloat tail = fma_(p * f, square, e * 0x1.7f7d1cp-20f); // the low bits of log 2
-    vfloat y = fma_((vfloat)-0.5f, square, tail) + f;
-    y = fma_(e, (vfloat)0x1.62e4p-1f, y);
-    y = vselect(x == INFINITY, x, y);
-    y = vselect(x == 0.0f, (vfloat)-INFINITY, y);
-    return vselect((x < 0.0f) | (x != x), (vfloat)NAN, y);
-}
-
-/// The error function, as x P(x^2) / Q(x^2); beyond 3.92 it is 1 in float32.
-TK_INLINE vfloat verf(vfloat x) {
-    vfloat z = vmax(vmin(x, (vfloat)3.92f), (vfloat)-3.92f);
-    vfloat t = z * z;
-    vfloat p = 2.050100763092713e-6f;
-    p = fma_(p, t, (vfloat)2.848816492059852e-4f);
-    p = fma_(p, t, (vfloat)3.7655594790757803e-3f);
-    p = fma_(p, t, (vfloat)5.274854793969309e-2f);
-    p = fma_(p, t, (vfloat)1.9040509704878367e-1f);
-    p = fma_(p, t, (vfloat)1.1283791461505268f);
-    vfloat q = 3.809179823286635e-5f;
-    q = fma_(q, t, (vfloat)1.1625219498907363e-3f);
-    q = fma_(q, t, (vfloat)1.4969101857291616e-2f);
-    q = fma_(q, t, (vfloat)1.1410855078894887e-1f);
-    q = fma_(q, t, (vfloat)5.020748649430802e-1f);
-    q = fma_(q, t, (vfloat)1.0f);
-    return vmax(vmin(z * p / q, (vfloat)1.0f), (vfloat)-1.0f);
+/// True in the lanes before `count`.
+TK_INLINE vint lanes_before(int64_t count) {
+    static const int32_t numbers[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    vint lanes;
+    memcpy(&lanes, numbers, sizeof lanes);
+    return lanes < (int32_t)count;
 }
 
 /// sin(x + quarters * pi / 2) for |x| up to 2^13. x is some quarters of the circle and a rest r of at most an eighth, whose
@@ -172,18 +147,12 @@ TK_INLINE vfloat vsine(vfloat x, int quarters) {
     return vfrom_bits(vbits(y) ^ (quarter << 30 & (int)0x80000000));
 }
 
-TK_INLINE vfloat vsigmoid(vfloat x) { return 1.0f / (1.0f + vexp(-x)); }
-
-/// A polynomial near 0, where the other form would cancel.
-TK_INLINE vfloat vtanh(vfloat x) {
-    vfloat magnitude = vabs(x);
-    vfloat far = 1.0f - 2.0f / (vexp(2.0f * magnitude) + 1.0f);
-    vfloat t = x * x;
-    vfloat p = -5.70495111307749e-3f;
-    p = fma_(p, t, (vfloat)2.0639051905285186e-2f);
-    p = fma_(p, t, (vfloat)-5.3739702933106e-2f);
-    p = fma_(p, t, (vfloat)1.3331442029810758e-1f);
-    p = fma_(p, t, (vfloat)-3.333328193443945e-1f);
-    vfloat near = fma_(p * t, x, x);
-    return vselect(magnitude < 0.625f, near, vcopysign(far, x));
-}
+/// Runs the statement with `kind` replaced by each constant in turn, so that the compiler specialises its loop.
+#define TK_FOR_ACTIVATION(kind, statement)                                                                             \
+    switch (kind) {                                                                                                    \
+        TK_CASE(TK_IDENTITY, statement) TK_CASE(TK_RELU, statement) TK_CASE(TK_GELU, statement)                        \
+        TK_CASE(TK_GELU_TANH, statement) TK_CASE(TK_QUICK_GELU, statement) TK_CASE(TK_SILU, statement)                 \
+        TK_CASE(TK_SIGMOID, statement) TK_CASE(TK_TANH, statement) TK_CASE(TK_HARD_SWISH, statement)                   \
+        TK_CASE(TK_HARD_SIGMOID, statement) TK_CASE(TK_RELU6, statement)                                               \
+    }
+#define TK_CASE(constant, statement) case constant: { const tk_activation activation = constant; statement; break; }

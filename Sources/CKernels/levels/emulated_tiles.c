@@ -6,7 +6,6 @@
 #define TK_LEVEL emulated_tiles
 #define TK_WIDTH 16
 #include "../kernels/vector.h"
-#include "../kernels/activation.h"
 
 /// Each register as 16 rows of 64 bytes.
 static _Thread_local uint32_t tiles[8][16][16];

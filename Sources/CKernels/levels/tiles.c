@@ -9,7 +9,6 @@
 #define TK_HAS_MASKS
 #define TK_WIDTH 16
 #include "../kernels/vector.h"
-#include "../kernels/activation.h"
 
 /// Eight tiles of 16 rows of 64 bytes.
 TK_INLINE void tile_configure(void) {

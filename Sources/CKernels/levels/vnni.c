@@ -8,7 +8,6 @@
 #define TK_HAS_MASKS
 #define TK_WIDTH 16
 #include "../kernels/vector.h"
-#include "../kernels/activation.h"
 #include "../kernels/epilogue.h"
 
 typedef vint quads;
