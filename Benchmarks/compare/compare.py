@@ -96,23 +96,21 @@ class Ours:
             subprocess.run([tessera, "init", name, "--out", run], check=True)
         self.command = prefix + [tessera, "bench", run, "--batch", str(batch), "--threads", str(threads)]
         self.command += ["--precision", precision]
-        self.command += ["--eager"] if kind == "eager" else []
+        self.is_eager = kind == "eager"
+        self.command += ["--eager"] if self.is_eager else []
         self.kind = kind
         self.last = 1.0
 
     def time(self, seconds):
         runs = max(3, int(seconds / self.last))
-        self.result = json.loads(self.output("--json", "--runs", str(runs)))
+        command = self.command + ["--json", "--runs", str(runs)] + ([] if self.is_eager else ["--profile"])
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        self.result = json.loads(output[output.index("{"):])
         self.last = self.result["median_ms"] / 1000
+        if not self.is_eager:
+            # Of the peak that the processor shows right now.
+            self.share = self.result["gigaflops_per_second"] / float(re.search(r"peak (\d+) G", output)[1])
         return self.result["median_ms"]
-
-    def output(self, *arguments):
-        return subprocess.run(self.command + list(arguments), check=True, capture_output=True, text=True).stdout
-
-    def share(self):
-        """Of the peak that the processor shows right now."""
-        peak = float(re.search(r"peak (\d+) G", self.output("--profile", "--runs", "2"))[1])
-        return self.result["gigaflops_per_second"] / peak
 
     def memory(self):
         return self.result["peak_memory_mb"]
@@ -148,7 +146,7 @@ def compare(name, batch, precision, threads, options, folder):
             time.sleep(options.pause)
             times[contestant.kind] = contestant.time(options.seconds)
         rounds.append(times)
-        shares.append(contestants[0].share())
+        shares.append(contestants[0].share)
     memory = {contestant.kind: contestant.memory() for contestant in contestants}
     for contestant in contestants:
         contestant.close()

@@ -112,7 +112,8 @@ private struct ProductCase {
     }
 }
 
-private func activated(_ x: Double, _ kind: tk_activation) -> Double {
+/// An activation in double precision.
+func activated(_ x: Double, _ kind: tk_activation) -> Double {
     switch kind {
     case TK_RELU: max(x, 0)
     case TK_GELU: 0.5 * x * erfc(-x / 2.0.squareRoot())
@@ -128,7 +129,7 @@ private func activated(_ x: Double, _ kind: tk_activation) -> Double {
     }
 }
 
-private let activations = [
+let activations = [
     TK_IDENTITY, TK_RELU, TK_GELU, TK_GELU_TANH, TK_QUICK_GELU, TK_SILU, TK_SIGMOID, TK_TANH, TK_HARD_SWISH,
     TK_HARD_SIGMOID, TK_RELU6,
 ]

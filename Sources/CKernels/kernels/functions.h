@@ -89,9 +89,9 @@ TK_OVERLOADED floats vlog(floats x) {
     return vselect((x < 0.0f) | (x != x), (floats)NAN, y);
 }
 
-/// The distribution function of the standard normal law, as 1/2 + x P(x^2) / Q(x^2); beyond 5.54 it is 0 or 1 in float32.
+/// The distribution function of the standard normal law, as 1/2 + x P(x^2) / Q(x^2); beyond 5.6 it is 0 or 1.
 TK_OVERLOADED floats normal_distribution(floats x) {
-    floats z = vmax(vmin(x, (floats)5.5437f), (floats)-5.5437f);
+    floats z = vmax(vmin(x, (floats)5.65f), (floats)-5.65f);
     floats t = z * z;
     floats p = 2.2650628e-08f;
     p = fma_(p, t, (floats)6.29505439e-06f);

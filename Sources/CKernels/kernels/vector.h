@@ -1,6 +1,5 @@
 // Vectors of TK_WIDTH floats, on clang's vector extensions: the same source for every instruction set.
 // Included once per level inside its target attributes, so everything is static.
-//
 #pragma once
 #include <math.h>
 #include <stdint.h>
