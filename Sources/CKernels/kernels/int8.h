@@ -136,10 +136,17 @@ static void TK_KERNEL(pack_values)(const float *x, int64_t row, bool is_transpos
     }
 }
 
+/// Two rows of a tile by TOGETHER_COLUMNS vectors: as many as functions are computed of together.
+enum { TOGETHER_COLUMNS = TK_TOGETHER / 2 };
+
+/// The part of such a block that stands at `i`. What is beyond the last row or column is the last one once more.
+#define TK_BLOCK_ROW(i, rows) ((i) / TOGETHER_COLUMNS < (rows) ? (i) / TOGETHER_COLUMNS : 0)
+#define TK_BLOCK_COLUMN(i, vectors) ((i) % TOGETHER_COLUMNS < (vectors) ? (i) % TOGETHER_COLUMNS * TK_WIDTH : 0)
+
 /// What the results are: floats, or codes of a tk_code_kind.
 enum { FLOAT_RESULTS = -1 };
 
-/// A block as finish_block describes, of sums of codes.
+/// `rows` rows by `vectors` vectors of a block, of which `lanes` lanes count, from sums of codes to results.
 TK_INLINE void finish_int8_block(const tk_int8_block *t, code_factors f, tk_activation activation, int kind,
                                  const int32_t *sums, int64_t row, int64_t rows, int64_t column, int64_t vectors,
                                  int64_t lanes) {
