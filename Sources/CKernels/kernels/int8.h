@@ -139,7 +139,7 @@ static void TK_KERNEL(pack_values)(const float *x, int64_t row, bool is_transpos
 /// Two rows of a tile by TOGETHER_COLUMNS vectors: as many as functions are computed of together.
 enum { TOGETHER_COLUMNS = TK_TOGETHER / 2 };
 
-/// The part of such a block that stands at `i`. What is beyond the last row or column is the last one once more.
+/// The part of such a block that stands at `i`. What is beyond the last row or column is the first one once more.
 #define TK_BLOCK_ROW(i, rows) ((i) / TOGETHER_COLUMNS < (rows) ? (i) / TOGETHER_COLUMNS : 0)
 #define TK_BLOCK_COLUMN(i, vectors) ((i) % TOGETHER_COLUMNS < (vectors) ? (i) % TOGETHER_COLUMNS * TK_WIDTH : 0)
 
