@@ -235,13 +235,11 @@ static void transpose_band(void *context, int64_t index, int worker) {
     }
 }
 
-void tk_permute(const float *x, float *y, const int64_t *extents, const int *order, int rank) {
+void tk_permute(const float *x, float *y, const int64_t *extents, const int64_t *steps, const int *order, int rank) {
     permute_job j = {.x = x, .y = y, .across = -1};
     int64_t count = 1;
     for (int i = 0; i < rank; i++) {
-        const int64_t extent = extents[order[i]];
-        int64_t step = 1;
-        for (int axis = order[i] + 1; axis < rank; axis++) step *= extents[axis];
+        const int64_t extent = extents[order[i]], step = steps[order[i]];
         count *= extent;
         if (extent == 1) continue;
         // An axis that continues the one before it in x is the same loop.

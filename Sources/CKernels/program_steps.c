@@ -244,7 +244,7 @@ static void run_convolution(const tk_convolution_step *s, const tk_frame *f) {
 
 static void run_permute(const tk_permute_step *s, const tk_frame *f) {
     for (int64_t image = 0; image < f->count; image++)
-        tk_permute(tk_at(f, &s->x, image), tk_at(f, &s->y, image), s->extents, s->order, s->rank);
+        tk_permute(tk_at(f, &s->x, image), tk_at(f, &s->y, image), s->extents, s->steps, s->order, s->rank);
 }
 
 static void run_call(const tk_call_step *s, const tk_frame *f) {

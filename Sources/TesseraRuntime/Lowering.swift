@@ -309,6 +309,10 @@ struct Lowering {
             let extents = bytes.bindMemory(to: Int64.self)
             for (axis, extent) in graph.shape(node.inputs[0]).dimensions.enumerated() { extents[axis] = Int64(extent) }
         }
+        withUnsafeMutableBytes(of: &step.steps) { bytes in
+            let steps = bytes.bindMemory(to: Int64.self)
+            for axis in transpose.order.indices { steps[axis] = Int64(placement.step(node.inputs[0], along: axis)) }
+        }
         withUnsafeMutableBytes(of: &step.order) { bytes in
             let order = bytes.bindMemory(to: Int32.self)
             for (axis, from) in transpose.order.enumerated() { order[axis] = Int32(from) }

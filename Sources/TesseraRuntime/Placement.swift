@@ -1,11 +1,10 @@
 import CKernels
-import CKernels
 import Tessera
 
 /// Where each value of a graph lies: in a buffer of the arena, in the memory of a constant, of the image or of an output,
 /// or inside another value.
 ///
-/// Reshapes and slices of whole rows are views, and slices of channels that attentions read. A concatenation along the
+/// Reshapes and slices of whole rows are views, and slices of channels that attentions or transpositions read. A concatenation along the
 /// first axis is computed in place: its parts are written where they belong. An output is written straight into the memory
 /// that the caller gets.
 struct Placement {
@@ -29,7 +28,8 @@ struct Placement {
     private(set) var buffers: [Int] = []
     /// Values that are held in codes, and what makes them: those that one quantized product leaves to the next.
     let codes: [Graph.ValueID: Quantizer]
-    /// The floats from token to token of slices of channels, which stay where they are, as only attentions read them.
+    /// The floats from token to token of slices of channels, which stay where they are, as only attentions and transpositions
+    /// read them.
     let rows: [Graph.ValueID: Int]
     /// Outputs that are copied at the end, as they lie elsewhere.
     private(set) var copiedOutputs: [Int] = []
@@ -88,11 +88,22 @@ struct Placement {
     private static func rowsOfSlices(_ graph: Graph) -> [Graph.ValueID: Int] {
         var rows: [Graph.ValueID: Int] = [:]
         for node in graph.nodes {
-            guard let slice = node.operation as? Slice, slice.axis == 2, graph.isReadByAttentionsOnly(node.output)
-            else { continue }
+            guard let slice = node.operation as? Slice, slice.axis == 2 else { continue }
+            let (output, width) = (node.output, graph.shape(node.output)[2])
+            guard graph.isReadByAttentionsOnly(output) || graph.isReadByTranspositionsOnly(output, row: width) else {
+                continue
+            }
             rows[node.output] = graph.shape(node.inputs[0])[2]
         }
         return rows
+    }
+
+    /// The floats from element to element along an axis of a value.
+    func step(_ id: Graph.ValueID, along axis: Int) -> Int {
+        let (step, root) = (graph.shape(id).stride(axis), wholeRoot(of: id, producers))
+        guard let row = rows[root] else { return step }
+        let width = graph.shape(root)[2]
+        return step < width ? step : step / width * row
     }
 
     /// Whether a node's result is a part of its input, as it lies.
@@ -136,5 +147,20 @@ struct Placement {
             root = graph.nodes[producer].inputs[0]
         }
         return root
+    }
+}
+
+extension Graph {
+    /// Whether all that a value is for are transpositions, also of its heads: reshapes that divide its rows.
+    fileprivate func isReadByTranspositionsOnly(_ id: ValueID, row: Int) -> Bool {
+        let extents = shape(id).dimensions
+        guard !outputs.contains(id), extents.indices.contains(where: { extents[$0...].reduce(1, *) == row }) else {
+            return false
+        }
+        let readers = nodes.filter { $0.inputs.contains(id) }
+        return !readers.isEmpty
+            && readers.allSatisfy { node in
+                isReshape(node) ? isReadByTranspositionsOnly(node.output, row: row) : node.operation is Transpose
+            }
     }
 }

@@ -91,6 +91,24 @@ import Testing
         }
     }
 
+    /// Slices of channels whose heads are transposed stay where they are; one that something else reads is copied.
+    @Test func slicesAreTransposedInPlace() {
+        let weight = Tensor.random([24, 8], seed: 60)
+        let function = { (x: Tensor) -> [Tensor] in
+            let channels = linear(x, weight: weight, bias: nil)
+            let parts = (0..<3).map { channels.sliced(axis: 2, from: 8 * $0, to: 8 * $0 + 8) }
+            let heads = parts.map { $0.reshaped([x.shape[0], 5, 2, 4]).transposed([0, 2, 3, 1]) }
+            return [heads[0] * heads[1] + heads[2], parts[2].relu()]
+        }
+        let plan = Plan(Graph(input: [1, 5, 8], tracing: function))
+        #expect(plan.steps.filter { $0.name == "slice" }.count == 1)
+        #expect(plan.steps.filter { $0.name == "transpose" }.count == 3)
+        for batch in [1, 3] {
+            let x = Tensor.random([batch, 5, 8], seed: 61)
+            for (found, expected) in zip(plan(x), function(x)) { #expect(relativeError(found, expected) <= 1e-5) }
+        }
+    }
+
     @Test func affineMapsDisappear() {
         let stem = stem()
         let graph = Graph(input: [1, 12, 10, 3]) { [stem($0)] }.optimized()

@@ -45,8 +45,9 @@ typedef struct {
 void tk_max_pool(const tk_pooling *p, const float *x, float *y, uint8_t *places);
 void tk_max_pool_backward(const tk_pooling *p, const float *y_gradient, const uint8_t *places, float *x_gradient);
 
-/// y = x with its axes in another order: y's axis i is x's axis order[i]. At most 8 axes.
-void tk_permute(const float *x, float *y, const int64_t *extents, const int *order, int rank);
+/// y = x with its axes in another order: y's axis i is x's axis order[i]. At most 8 axes; `steps` from element to element
+/// along each of x's.
+void tk_permute(const float *x, float *y, const int64_t *extents, const int64_t *steps, const int *order, int rank);
 
 /// y += x.
 void tk_accumulate(float *y, const float *x, int64_t count);

@@ -118,7 +118,7 @@ typedef struct {
 
 /// y = x with its axes in another order, as tk_permute.
 typedef struct {
-    int64_t extents[8];
+    int64_t extents[8], steps[8];
     int order[8], rank;
     tk_place x, y;
 } tk_permute_step;

@@ -15,10 +15,11 @@ package struct Transpose: Operation {
 
     package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let output = Tensor(uninitialized: shape)
+        let extents = inputs[0].shape
         withExtendedLifetime((inputs, output)) {
             tk_permute(
-                inputs[0].pointer, output.mutablePointer, inputs[0].shape.dimensions.map(Int64.init),
-                order.map(Int32.init), Int32(order.count))
+                inputs[0].pointer, output.mutablePointer, extents.dimensions.map(Int64.init),
+                order.indices.map { Int64(extents.stride($0)) }, order.map(Int32.init), Int32(order.count))
         }
         return output
     }
