@@ -28,6 +28,16 @@ TK_OVERLOADED floats vreciprocal(floats x) {
 #endif
 }
 
+/// exp(r) - 1 for |r| at most half of log 2.
+TK_OVERLOADED floats exp_minus_one(floats r) {
+    floats p = 1.381443660392334e-3f;
+    p = fma_(p, r, (floats)8.368797566771155e-3f);
+    p = fma_(p, r, (floats)4.1668395763143226e-2f);
+    p = fma_(p, r, (floats)1.6666519963962856e-1f);
+    p = fma_(p, r, (floats)4.9999993403390525e-1f);
+    return fma_(p * r, r, r);
+}
+
 /// exp(x) = 2^n exp(r), with |r| at most half of log 2. Results below the normal range are zero.
 TK_OVERLOADED floats vexp(floats x) {
     const float rounding = 0x1.8p23f;   // adding it leaves the nearest integer in the low bits
@@ -35,13 +45,7 @@ TK_OVERLOADED floats vexp(floats x) {
     floats n = shifted - rounding;
     floats r = fma_(n, (floats)-0x1.62ep-1f, x);            // the first 12 bits of log 2: n times them is exact
     r = fma_(n, (floats)-0x1.0bfbe8p-15f, r);
-    floats p = 1.381443660392334e-3f;
-    p = fma_(p, r, (floats)8.368797566771155e-3f);
-    p = fma_(p, r, (floats)4.1668395763143226e-2f);
-    p = fma_(p, r, (floats)1.6666519963962856e-1f);
-    p = fma_(p, r, (floats)4.9999993403390525e-1f);
-    p = fma_(p * r, r, r) + 1.0f;
-    floats y = vfrom_bits(vbits(p) + (vbits(shifted) << 23));
+    floats y = vfrom_bits(vbits(exp_minus_one(r) + 1.0f) + (vbits(shifted) << 23));
     y = vselect(x < -87.33654f, (floats)0.0f, y);
     return vselect(~(x <= 88.72283f), x + INFINITY, y);     // too large, or not a number
 }
@@ -54,13 +58,8 @@ TK_OVERLOADED floats vexp_bounded(floats x) {
     floats n = shifted - rounding;
     floats r = fma_(n, (floats)-0x1.62ep-1f, z);
     r = fma_(n, (floats)-0x1.0bfbe8p-15f, r);
-    floats p = 1.381443660392334e-3f;
-    p = fma_(p, r, (floats)8.368797566771155e-3f);
-    p = fma_(p, r, (floats)4.1668395763143226e-2f);
-    p = fma_(p, r, (floats)1.6666519963962856e-1f);
-    p = fma_(p, r, (floats)4.9999993403390525e-1f);
     floats power = vfrom_bits(vbits(shifted) << 23);
-    return fma_(fma_(p * r, r, r), power, power);
+    return fma_(exp_minus_one(r), power, power);
 }
 
 /// log(x) = e log 2 + log(1 + f), with 1 + f between sqrt(1/2) and sqrt(2).
