@@ -4,9 +4,9 @@ import Tessera
 /// Where each value of a graph lies: in a buffer of the arena, in the memory of a constant, of the image or of an output,
 /// or inside another value.
 ///
-/// Reshapes and slices of whole rows are views, and slices of channels that attentions or transpositions read. A concatenation along the
-/// first axis is computed in place: its parts are written where they belong. An output is written straight into the memory
-/// that the caller gets.
+/// Reshapes and slices of whole rows are views, and slices of channels that attentions or transpositions read. A
+/// concatenation along the first axis is computed in place: its parts are written where they belong. An output is written
+/// straight into the memory that the caller gets.
 struct Placement {
     enum Home: Equatable {
         case buffer(Int)
@@ -88,7 +88,9 @@ struct Placement {
     private static func rowsOfSlices(_ graph: Graph) -> [Graph.ValueID: Int] {
         var rows: [Graph.ValueID: Int] = [:]
         for node in graph.nodes {
-            guard let slice = node.operation as? Slice, slice.axis == 2 else { continue }
+            guard let slice = node.operation as? Slice, slice.axis == 2, graph.shape(node.output).rank == 3 else {
+                continue
+            }
             let (output, width) = (node.output, graph.shape(node.output)[2])
             guard graph.isReadByAttentionsOnly(output) || graph.isReadByTranspositionsOnly(output, row: width) else {
                 continue

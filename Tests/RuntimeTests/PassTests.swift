@@ -109,6 +109,13 @@ import Testing
         }
     }
 
+    /// Columns of a map are no channels, though there be as many of them as of those.
+    @Test func slicesOfColumnsAreCopied() {
+        let function = { (x: Tensor) in [x.relu().sliced(axis: 2, from: 1, to: 4).transposed([0, 3, 1, 2])] }
+        let x = Tensor.random([1, 2, 5, 3], seed: 62)
+        #expect(Plan(Graph(input: x.shape, tracing: function))(x)[0].scalars == function(x)[0].scalars)
+    }
+
     @Test func affineMapsDisappear() {
         let stem = stem()
         let graph = Graph(input: [1, 12, 10, 3]) { [stem($0)] }.optimized()
