@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Does training with bfloat16 products learn as well as with float32? The demo's recipe on the first COUNT training images
-# of Fashion-MNIST, accuracy on all 10,000 test images, for several seeds.
+# Does training with products of bfloat16 numbers or of 16-bit codes learn as well as with float32? The demo's recipe on
+# the first COUNT training images of Fashion-MNIST, accuracy on all 10,000 test images, for several seeds.
 #
 #   make build && Benchmarks/precision.sh .build/release/tessera
 set -euo pipefail
@@ -17,7 +17,7 @@ trap 'rm -rf "$folder"' EXIT
 echo "| precision | seed | accuracy | test loss | seconds |"
 echo "| --- | --- | --- | --- | --- |"
 for seed in $seeds; do
-    for precision in float32 bfloat16; do
+    for precision in float32 bfloat16 int16; do
         result=$("$tessera" train cct_2_3x2_32 --data "$folder/fashion-mnist" --out "$folder/run" --overwrite --quiet \
             --json --recipe "$here/../Recipes/fashion_mnist.yaml" --epochs "$epochs" --seed "$seed" \
             --precision "$precision")

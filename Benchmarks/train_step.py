@@ -5,7 +5,7 @@ The peers need a virtual environment; the product needs none of it:
     swift build -c release --product tessera
     .venv/bin/python Benchmarks/train_step.py [ROUNDS [PART OF A MODEL'S NAME]]
 Both sides do forward, cross-entropy with soft targets, backward and AdamW on random images with random weights. PyTorch
-runs in float32 and in bfloat16 autocast; the ratio is against the better of the two.
+runs in float32 and in bfloat16 autocast; the ratios are against the better of the two.
 """
 
 import json
@@ -144,9 +144,9 @@ def torch_step(name, size, channels, batch, bfloat16, seconds=4):
     return 1000 * statistics.median(times[2:])
 
 
-def our_step(name, batch, arguments, runs):
+def our_step(name, batch, arguments, runs, precision):
     command = [".build/release/tessera", "bench", name, "--train", "--json", "--batch", str(batch), "--threads", "2",
-               "--runs", str(runs), "--model-args", arguments]
+               "--runs", str(runs), "--model-args", arguments, "--precision", precision]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
@@ -160,26 +160,30 @@ def main():
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     wanted = sys.argv[2] if len(sys.argv) > 2 else ""
     torch.set_num_threads(2)
-    print("| case | ours ms | torch float32 ms | torch bfloat16 ms | ratio (median of rounds) | ours MB | torch MB |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| case | float32 ms | int16 ms | torch float32 ms | torch bfloat16 ms | torch / float32 | torch / int16 "
+          "| ours MB | torch MB |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    median = statistics.median
     for index, (name, size, channels, batch, arguments) in enumerate(CASES):
         if wanted not in name:
             continue
-        ours, single, half, ratios, memory = [], [], [], [], 0
-        runs = 20 if "cct_2" in name else 6
+        ours, theirs, ratios, memory = {"float32": [], "int16": []}, {False: [], True: []}, {}, 0
+        runs = 20 if "cct_2" in name else 6 if "deit" in name else 3
         for _ in range(rounds):
-            result = our_step(name, batch, arguments, runs)
-            memory = max(memory, result["peak_memory_mb"])
-            ours.append(result["median_ms"])
-            single.append(torch_step(name, size, channels, batch, False))
-            half.append(torch_step(name, size, channels, batch, True))
-            ratios.append(min(single[-1], half[-1]) / ours[-1])
-        better = "1" if statistics.median(half) < statistics.median(single) else "0"
+            for precision, times in ours.items():
+                result = our_step(name, batch, arguments, runs, precision)
+                memory = max(memory, result["peak_memory_mb"])
+                times.append(result["median_ms"])
+            for bfloat16, times in theirs.items():
+                times.append(torch_step(name, size, channels, batch, bfloat16))
+            for precision, times in ours.items():
+                ratios.setdefault(precision, []).append(min(theirs[False][-1], theirs[True][-1]) / times[-1])
+        better = "1" if median(theirs[True]) < median(theirs[False]) else "0"
         peak = float(subprocess.run([sys.executable, __file__, "peak", str(index), better], check=True,
                                     capture_output=True, text=True).stdout)
-        median = statistics.median
-        print(f"| {name} {size}×{size} batch {batch} | {median(ours):.1f} | {median(single):.1f} | {median(half):.1f} "
-              f"| {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}) | {memory:.0f} | {peak:.0f} |", flush=True)
+        cells = [f"{median(times):.1f}" for times in [*ours.values(), *theirs.values()]]
+        cells += [f"{median(r):.2f} ({min(r):.2f} to {max(r):.2f})" for r in ratios.values()]
+        print(f"| {name} {size}×{size} batch {batch} | {' | '.join(cells)} | {memory:.0f} | {peak:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

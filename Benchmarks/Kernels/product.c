@@ -1,5 +1,6 @@
 // Speed of matrix products against the peak of the machine, which is measured between their runs.
-// Build and run: make -C Benchmarks/Kernels; TESSERA_ISA and the number of threads (first argument) choose what.
+// Build and run: make -C Benchmarks/Kernels; TESSERA_ISA, the number of threads (first argument) and
+// int16 (second argument) choose what.
 #include "CKernels.h"
 #include <math.h>
 #include <stdio.h>
@@ -67,6 +68,8 @@ typedef struct {
     tk_activation activation;                   // with bias and the preactivation kept; TK_IDENTITY is the sum alone
 } measurement;
 
+static tk_precision precision = TK_FLOAT32;
+
 static void measure(const measurement *c) {
     const int64_t a_count = c->m * c->k, b_count = c->n * c->k, c_count = c->m * c->n;
     float *a = tk_allocate(a_count * c->batch), *b = tk_allocate(b_count * c->batch);
@@ -76,7 +79,7 @@ static void measure(const measurement *c) {
     for (int64_t i = 0; i < b_count * c->batch; i++) b[i] = (float)(i % 5) - 2;
     tk_product p = {
         .m = c->m, .n = c->n, .k = c->k, .batch = c->batch, .a = a, .a_batch = a_count, .b = b, .b_batch = b_count,
-        .c = result, .c_row = c->n, .c_batch = c_count, .alpha = 1,
+        .c = result, .c_row = c->n, .c_batch = c_count, .alpha = 1, .precision = precision,
         .a_row = c->form == WEIGHT_GRADIENT ? 1 : c->k, .a_column = c->form == WEIGHT_GRADIENT ? c->m : 1,
         .b_row = c->form == FORWARD ? 1 : c->n, .b_column = c->form == FORWARD ? c->k : 1,
     };
@@ -151,6 +154,7 @@ static void measure_layer(const char *name, int64_t rows, int64_t inputs, int64_
 
 int main(int count, char **arguments) {
     if (count > 1) tk_set_thread_count(atoi(arguments[1]));
+    if (count > 2 && strcmp(arguments[2], "int16") == 0) precision = TK_INT16;
     double highest = 0;
     for (int i = 0; i < 50; i++) highest = fmax(highest, peak());
     printf("%s, %d threads, peak %.1f GFLOP/s\n", tk_level_name(tk_current_level()), tk_thread_count(),

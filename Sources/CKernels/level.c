@@ -107,7 +107,31 @@ static _Atomic bool emulates_tiles;
 
 void tk_emulate_tiles(bool on) { emulates_tiles = on; }
 
+static _Atomic bool avoids_vnni;
+
+void tk_avoid_vnni(bool on) { avoids_vnni = on; }
+
+bool tk_has_vnni(void) {
+#if defined(__x86_64__)
+    return tk_current_level() >= TK_AVX512 && __builtin_cpu_supports("avx512vnni") && !avoids_vnni;
+#else
+    return false;
+#endif
+}
+
+static const struct tk_products *int16_products(void) {
+    switch (tk_current_level()) {
+#if defined(__x86_64__)
+    case TK_AMX:
+    case TK_AVX512: return tk_has_vnni() ? &tk_products_int16_vnni : &tk_products_int16_avx512;
+    case TK_AVX2: return &tk_products_int16_avx2;
+#endif
+    default: return &tk_products_int16_portable;
+    }
+}
+
 const struct tk_products *tk_products(tk_precision precision) {
+    if (precision == TK_INT16) return int16_products();
     if (precision != TK_FLOAT32 && emulates_tiles) return &tk_products_emulated_tiles[precision - TK_BFLOAT16];
     switch (tk_current_level()) {
 #if defined(__x86_64__)
@@ -124,17 +148,12 @@ tk_precision tk_float32_grade(void) {
     return emulates_tiles || tk_current_level() == TK_AMX ? TK_SPLIT6 : TK_FLOAT32;
 }
 
-static _Atomic bool avoids_vnni;
-
-void tk_avoid_vnni(bool on) { avoids_vnni = on; }
-
 const struct tk_int8_kernels *tk_int8_kernels(void) {
     if (emulates_tiles) return &tk_int8_kernels_emulated_tiles;
     switch (tk_current_level()) {
 #if defined(__x86_64__)
     case TK_AMX: return &tk_int8_kernels_tiles;
-    case TK_AVX512:
-        return __builtin_cpu_supports("avx512vnni") && !avoids_vnni ? &tk_int8_kernels_vnni : &tk_int8_kernels_avx512;
+    case TK_AVX512: return tk_has_vnni() ? &tk_int8_kernels_vnni : &tk_int8_kernels_avx512;
     case TK_AVX2: return &tk_int8_kernels_avx2;
 #endif
     default: return &tk_int8_kernels_portable;

@@ -6,7 +6,12 @@
 #include "tk_parallel.h"
 #include "tk_program.h"
 
-enum { TRIES = 8, ROWS_OF_A = 96, COLUMNS_OF_B = 64, REPEATS = 100, READ_FLOATS = 4 << 20 };
+enum { TRIES = 8, ROWS_OF_A = 96, COLUMNS_OF_B = 64, COLUMNS_OF_CODES = 384, REPEATS = 100, READ_FLOATS = 4 << 20 };
+
+/// Rows of codes are made anew for each block: as many columns as hide that.
+static int64_t columns_of_b(tk_precision precision) {
+    return precision == TK_INT16 ? COLUMNS_OF_CODES : COLUMNS_OF_B;
+}
 
 typedef struct {
     tk_precision precision;
@@ -18,13 +23,14 @@ static void multiply_task(void *context, int64_t index, int worker) {
     (void)index;
     (void)worker;
     const job *j = context;
+    const int64_t columns = columns_of_b(j->precision);
     tk_block t = {
-        .m = ROWS_OF_A, .n = COLUMNS_OF_B, .k = TK_K_BLOCK, .packed_columns = COLUMNS_OF_B, .c_row = COLUMNS_OF_B,
+        .m = ROWS_OF_A, .n = columns, .k = TK_K_BLOCK, .packed_columns = columns, .c_row = columns,
         .a = {.data = j->values, .row = TK_K_BLOCK, .column = 1}, .packed_b = j->values, .alpha = 1,
         .precision = j->precision,
     };
     const int64_t own = (tk_block_scratch(&t) + 15) / 16 * 16;
-    float *scratch = tk_scratch(own + ROWS_OF_A * COLUMNS_OF_B);
+    float *scratch = tk_scratch(own + ROWS_OF_A * columns);
     t.c = scratch + own;
     for (int repeat = 0; repeat < REPEATS; repeat++) tk_products(t.precision)->product_block(&t, scratch);
 }
@@ -48,12 +54,13 @@ static double shortest(int64_t count, tk_task task, job *j) {
 }
 
 double tk_measure_multiply_adds(tk_precision precision) {
-    const int64_t count = ROWS_OF_A * TK_K_BLOCK, threads = tk_thread_count();
+    const int64_t columns = columns_of_b(precision);
+    const int64_t count = (columns > ROWS_OF_A ? columns : ROWS_OF_A) * TK_K_BLOCK, threads = tk_thread_count();
     float *values = tk_allocate_zeroed(count);
     job j = {.precision = precision, .values = values};
     const double seconds = shortest(threads, multiply_task, &j);
     tk_release(values, count);
-    return (double)(threads * REPEATS) * ROWS_OF_A * COLUMNS_OF_B * TK_K_BLOCK / seconds;
+    return (double)(threads * REPEATS) * ROWS_OF_A * columns * TK_K_BLOCK / seconds;
 }
 
 double tk_measure_bandwidth(void) {

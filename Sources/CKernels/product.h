@@ -68,7 +68,9 @@ struct tk_products {
 };
 
 extern const struct tk_products tk_products_portable, tk_products_avx2, tk_products_avx512;
-/// For each precision but TK_FLOAT32.
+extern const struct tk_products tk_products_int16_portable, tk_products_int16_avx2, tk_products_int16_avx512,
+    tk_products_int16_vnni;
+/// For TK_BFLOAT16, TK_SPLIT3 and TK_SPLIT6.
 extern const struct tk_products tk_products_tiles[3], tk_products_emulated_tiles[3];
 
 /// The kernels for a precision at the current level.

@@ -53,15 +53,30 @@ struct BenchCommand: Verb {
 
     @Option(
         help: """
-            Arithmetic of matrix products: float32, bfloat16, float32x3 with errors of 1e-5 where there are tiles, or \
-            int8, a plan in 8-bit codes with ranges of the random input (default: the faster of the first two for \
-            training, else float32).
+            Arithmetic of matrix products: float32, bfloat16, int16 with errors below bfloat16's, float32x3 with errors \
+            of 1e-5 where there are tiles, fastest, the one of the first three that suits the processor, or int8, a plan \
+            in 8-bit codes with ranges of the random input (default: the faster of the first two for training, else \
+            float32).
             """)
     var precision: BenchPrecision?
 
     @OptionGroup var cores: ThreadOptions
 
-    enum BenchPrecision: String, ExpressibleByArgument { case float32, float32x3, bfloat16, int8 }
+    enum BenchPrecision: ExpressibleByArgument, Equatable {
+        case int8
+        case products(Precision)
+
+        init?(argument: String) {
+            if argument == "int8" {
+                self = .int8
+            } else {
+                guard let precision = Precision(argument: argument) else { return nil }
+                self = .products(precision)
+            }
+        }
+
+        var products: Precision? { if case .products(let precision) = self { precision } else { nil } }
+    }
 
     func validate() throws {
         guard (1...65536).contains(batch) else { throw ValidationError("--batch: found \(batch), expected 1 to 65536") }
@@ -118,7 +133,7 @@ struct BenchCommand: Verb {
             let quantizer = try ModelQuantizer(network, images: [first], recipe: QuantizationRecipe())
             quantization = quantizer.adopt(bits: quantizer.uniformBits!).annotation
         }
-        let products = precision.flatMap { Precision(rawValue: $0.rawValue) } ?? (train ? .automatic : .float32)
+        let products = precision?.products ?? (train ? .automatic : .float32)
         var times: [Double] = []
         try products.use {
             let compiled = CompiledModel(

@@ -24,8 +24,9 @@ struct ComputeOptions: ParsableArguments {
 
     @Option(
         help: """
-            Arithmetic of matrix products: float32, bfloat16, or float32x3 with errors of 1e-5 where there are tiles \
-            (default: the faster of the first two for training, else float32).
+            Arithmetic of matrix products: float32, bfloat16, int16 with errors below bfloat16's, float32x3 with errors \
+            of 1e-5 where there are tiles, or fastest, the one of the first three that suits the processor (default: the \
+            faster of the first two for training, else float32).
             """)
     var precision: Precision?
 
@@ -33,7 +34,13 @@ struct ComputeOptions: ParsableArguments {
     func apply() { cores.apply() }
 }
 
-extension Precision: ExpressibleByArgument {}
+extension Precision: ExpressibleByArgument {
+    public init?(argument: String) {
+        if argument == "fastest" { self = .fastest } else { self.init(rawValue: argument) }
+    }
+
+    public static var allValueStrings: [String] { allCases.map(\.rawValue) + ["fastest"] }
+}
 extension DatasetFormat: ExpressibleByArgument {}
 
 /// Where images come from.

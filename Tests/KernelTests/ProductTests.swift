@@ -17,6 +17,15 @@ private struct ProductCase {
 
     static let gap: Float = 12345
 
+    /// A row of the left operand or a column of the right one, as the product takes it.
+    private func operand(_ values: [Float]) -> [Double] {
+        switch precision {
+        case TK_BFLOAT16: values.map { Double(roundedToBFloat16($0)) }
+        case TK_INT16: coded(values)
+        default: values.map(Double.init)
+        }
+    }
+
     /// The result and, if wanted, what it should be.
     func run(seed: UInt64, wantsExpected: Bool = true) -> (result: [Float], expected: [Double], what: String) {
         var random = TestRandom(seed: seed)
@@ -70,19 +79,15 @@ private struct ProductCase {
             }
         }
 
-        let round = precision == TK_BFLOAT16 ? roundedToBFloat16 : { $0 }
-        let exactA = a.map { Double(round($0)) }, exactB = b.map { Double(round($0)) }
         var expected = c.map { _ in Double(Self.gap) }
         var expectedPreactivation = expected
         for image in 0..<(wantsExpected ? batch : 0) {
+            let rows = (0..<m).map { i in operand((0..<k).map { a[image * aBatch + i * aRow + $0 * aColumn] }) }
+            let columns = (0..<n).map { j in operand((0..<k).map { b[image * bBatch + $0 * bRow + j * bColumn] }) }
             for i in 0..<m {
                 for j in 0..<n {
                     var sum = 0.0
-                    for p in 0..<k {
-                        sum +=
-                            exactA[image * aBatch + i * aRow + p * aColumn]
-                            * exactB[image * bBatch + p * bRow + j * bColumn]
-                    }
+                    for p in 0..<k { sum += rows[i][p] * columns[j][p] }
                     let place = image * cBatch + i * cRow + j
                     var value = Double(alpha) * sum + (hasBias ? Double(bias[j]) : 0)
                     if keepsPreactivation { expectedPreactivation[place] = value }
@@ -109,6 +114,20 @@ private struct ProductCase {
         }
         if !keepsPreactivation { (preactivation, expectedPreactivation) = ([], []) }
         return (c + preactivation + means, expected + expectedPreactivation + expectedMeans, "\(self)")
+    }
+}
+
+/// Values as codes times their scale, from the definition: by blocks of at most 512, whose greatest sum fits 32 bits.
+private func coded(_ values: [Float]) -> [Double] {
+    let blocks = (values.count + 511) / 512
+    let length = blocks > 1 ? ((values.count + blocks - 1) / blocks + 31) / 32 * 32 : max(values.count, 1)
+    return stride(from: 0, to: values.count, by: length).flatMap { first -> [Double] in
+        let block = values[first..<min(first + length, values.count)]
+        let most = min(32767, (Double(Int32.max) / Double(block.count)).squareRoot().rounded(.down))
+        let greatest = block.reduce(0) { max($0, abs($1)) }
+        guard greatest > 0 else { return block.map { _ in 0 } }
+        let inverse = Float(most) / greatest
+        return block.map { Double(($0 * inverse).rounded(.toNearestOrEven)) * Double(greatest) / most }
     }
 }
 
@@ -139,16 +158,16 @@ extension KernelTests {
         @Test func randomShapesAndEpilogues() {
             forEachLevel { level in
                 var random = TestRandom(seed: 1)
-                for seed in 0..<250 as Range<UInt64> {
+                for seed in 0..<300 as Range<UInt64> {
                     var c = ProductCase()
                     c.m = random.element(of: [0, 1, 2, 5, 6, 7, 11, 12, 13, 24, 31, 49, 97])
                     c.n = random.element(of: [0, 1, 3, 8, 10, 15, 16, 17, 31, 32, 33, 64, 71])
-                    c.k = random.element(of: [0, 1, 2, 7, 16, 31, 33, 64, 197, 300])
+                    c.k = random.element(of: [0, 1, 2, 7, 16, 31, 33, 64, 197, 300, 530])
                     c.batch = random.element(of: [1, 1, 2, 3])
                     (c.transposesA, c.transposesB, c.sharesB) = (random.flag(), random.flag(), random.flag())
                     c.strideBetweenColumns = random.element(of: [1, 1, 1, 2])
                     c.alpha = random.element(of: [1, 0.125])
-                    c.precision = random.element(of: [TK_FLOAT32, TK_BFLOAT16, TK_SPLIT3, TK_SPLIT6])
+                    c.precision = random.element(of: [TK_FLOAT32, TK_BFLOAT16, TK_SPLIT3, TK_SPLIT6, TK_INT16])
                     c.accumulates = random.integer(below: 4) == 0
                     if !c.accumulates {
                         (c.hasBias, c.hasResidual, c.keepsPreactivation) = (random.flag(), random.flag(), random.flag())
@@ -173,7 +192,7 @@ extension KernelTests {
         ])
         func sharedBetweenThreads(m: Int, n: Int, k: Int, batch: Int) {
             forEachLevel { level in
-                for precision in [TK_FLOAT32, TK_BFLOAT16, TK_SPLIT6] {
+                for precision in [TK_FLOAT32, TK_BFLOAT16, TK_SPLIT6, TK_INT16] {
                     for (transposesA, transposesB) in [(false, true), (true, false)] {
                         var c = ProductCase(m: m, n: n, k: k, batch: batch)
                         (c.transposesA, c.transposesB, c.precision) = (transposesA, transposesB, precision)
@@ -182,7 +201,10 @@ extension KernelTests {
                         }
                         c.sumsRows = batch == 1
                         let result = sameForAnyThreadCount { c.run(seed: 7, wantsExpected: false).result }
-                        expectClose(result, c.run(seed: 7).expected, "\(level) \(c)")
+                        // The scales of codes follow the ranges of k that long sums are divided into.
+                        expectClose(
+                            result, c.run(seed: 7).expected,
+                            tolerance: precision == TK_INT16 && k > 512 ? 1e-3 : 2e-6, "\(level) \(c)")
                     }
                 }
             }
@@ -203,7 +225,38 @@ extension KernelTests {
             }
         }
 
-        @Test(arguments: [TK_BFLOAT16, TK_SPLIT3, TK_SPLIT6].map(\.rawValue))
+        /// Codes are multiplied without rounding, and so every instruction set finds the same.
+        @Test func codesAreTheSameEverywhere() {
+            for (m, n, k) in [(50, 70, 96), (33, 100, 700), (64, 48, 3000)] {
+                for (transposesA, transposesB) in [(false, true), (true, false)] {
+                    var c = ProductCase(m: m, n: n, k: k, precision: TK_INT16)
+                    (c.transposesA, c.transposesB) = (transposesA, transposesB)
+                    var results: [(level: String, values: [Float])] = []
+                    for avoidsVNNI in [false, true] {
+                        tk_avoid_vnni(avoidsVNNI)
+                        defer { tk_avoid_vnni(false) }
+                        forEachLevel { results.append(($0, c.run(seed: 3, wantsExpected: false).result)) }
+                    }
+                    for (level, values) in results { #expect(values == results[0].values, "\(level) \(m) \(n) \(k)") }
+                }
+            }
+        }
+
+        /// For values of about one size, such as normal ones, codes are nearer than bfloat16.
+        @Test(arguments: [192, 768]) func codesAreNearerThanBFloat16(k: Int) {
+            func error(_ precision: tk_precision) -> Double {
+                let (result, expected, _) = ProductCase(m: 60, n: 60, k: k, precision: precision).run(seed: 5)
+                let exact = ProductCase(m: 60, n: 60, k: k).run(seed: 5).expected
+                #expect(expected != exact)
+                return zip(result, exact).reduce(0) { $0 + (Double($1.0) - $1.1) * (Double($1.0) - $1.1) }.squareRoot()
+            }
+            forEachLevel { level in
+                let (codes, rounded) = (error(TK_INT16), error(TK_BFLOAT16))
+                #expect(codes < rounded / 2, "\(level): \(codes), \(rounded)")
+            }
+        }
+
+        @Test(arguments: [TK_BFLOAT16, TK_SPLIT3, TK_SPLIT6, TK_INT16].map(\.rawValue))
         func infinitiesAndNaNsStayVisible(precision: UInt32) {
             forEachLevel { _ in
                 let a: [Float] = [.nan, .infinity, 3.4e38, 1], b: [Float] = [1]

@@ -31,7 +31,7 @@ static void multiply(void) {
         .b_column = transposes_b ? k : 1, .b_batch = n * k, .c = c, .c_row = n, .c_batch = m * n, .alpha = 0.5f,
         .bias = below(2) ? bias : NULL, .activation = (tk_activation)below(10), .residual = below(2) ? residual : NULL,
         .residual_row = n, .residual_batch = m * n, .preactivation = below(2) ? before : NULL,
-        .row_sums = batch == 1 ? row_sums : NULL, .precision = (tk_precision)below(4),
+        .row_sums = batch == 1 ? row_sums : NULL, .precision = (tk_precision)below(5),
     };
     tk_multiply(&p);
     float *operands[] = {a, b, c, residual, bias, before, row_sums};
@@ -80,7 +80,7 @@ static void convolve(void) {
         .batch = 1 + below(3), .height = size, .width = size, .in_channels = groups * (1 + below(9)),
         .out_channels = groups * (1 + below(20)), .out_height = places, .out_width = places, .kernel_height = kernel,
         .kernel_width = kernel, .stride_height = stride, .stride_width = stride, .pad_top = padding, .pad_left = padding,
-        .dilation_height = 1, .dilation_width = 1, .groups = groups, .precision = (tk_precision)below(4),
+        .dilation_height = 1, .dilation_width = 1, .groups = groups, .precision = (tk_precision)below(5),
     };
     const int64_t outputs = c.batch * places * places * c.out_channels;
     const int64_t inputs = c.batch * size * size * c.in_channels;
@@ -114,7 +114,7 @@ static void everything(int rounds) {
         convolve();
         normalise();
     }
-    for (tk_precision precision = TK_FLOAT32; precision <= TK_SPLIT6; precision++) {
+    for (tk_precision precision = TK_FLOAT32; precision <= TK_INT16; precision++) {
         multiply_large(70, 60, 2000, precision);
         multiply_large(400, 100, 50, precision);
     }

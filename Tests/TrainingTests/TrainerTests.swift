@@ -101,7 +101,7 @@ struct Bars: BatchSource {
         return Double(right) / 64
     }
 
-    @Test(arguments: [Precision.float32, .bfloat16]) func learns(_ precision: Precision) throws {
+    @Test(arguments: [Precision.float32, .bfloat16, .int16]) func learns(_ precision: Precision) throws {
         var options = Self.options
         options.precision = precision
         options.epochs = 8

@@ -16,5 +16,8 @@ bool tk_select_level(tk_level level);
 /// tile registers.
 void tk_emulate_tiles(bool on);
 
-/// For tests on a processor that has it: AVX-512 does without its instruction for products of 8-bit integers (VNNI).
+/// Whether one instruction at the current level multiplies and adds 8-bit and 16-bit integers (VNNI).
+bool tk_has_vnni(void);
+
+/// For tests on a processor that has it: AVX-512 does without VNNI.
 void tk_avoid_vnni(bool on);

@@ -10,7 +10,12 @@
 /// numbers, and three or six of the products of their parts are added up, the small ones first. Errors are about 1e-5 of
 /// the result's scale with three, and those of float32 with six; infinities become NaN. Without tiles both are
 /// TK_FLOAT32.
-typedef enum { TK_FLOAT32, TK_BFLOAT16, TK_SPLIT3, TK_SPLIT6 } tk_precision;
+///
+/// TK_INT16 is for processors without tiles: each row of a and each column of b, at most 512 values of k at a time, is
+/// rounded to multiples of its own scale, of which the greatest magnitude has 2047 or more. Their products are added up
+/// without rounding in 32 bits, and those sums in float32. With VNNI that is twice as many multiply-adds as of floats;
+/// values far below their row's greatest lose what bfloat16 would keep of them. A row with an infinity becomes NaN.
+typedef enum { TK_FLOAT32, TK_BFLOAT16, TK_SPLIT3, TK_SPLIT6, TK_INT16 } tk_precision;
 
 /// The fastest arithmetic with the errors of float32: TK_SPLIT6 with tiles, otherwise TK_FLOAT32.
 tk_precision tk_float32_grade(void);

@@ -10,6 +10,7 @@
 #include "optimizer.h"
 #include "product.h"
 #include "int8_widened.h"
+#include "int16.h"
 #include "attention.h"
 #include "depthwise.h"
 

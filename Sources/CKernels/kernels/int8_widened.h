@@ -1,4 +1,5 @@
 // Products of 8-bit integers where no instruction multiplies four of them: as pairs of 16 bits, or one by one.
+#include "pairs.h"
 
 #if defined(TK_HAS_MASKS)
 /// The even and the odd values of each lane as 16 bits.
@@ -30,16 +31,8 @@ TK_INLINE quads left_quads(vint four) {
     return q;
 }
 
-TK_INLINE vint add_pairs(vint sums, vint a, vint b) {
-#if TK_WIDTH == 16
-    return sums + (vint)_mm512_madd_epi16((__m512i)a, (__m512i)b);
-#else
-    return sums + (vint)_mm256_madd_epi16((__m256i)a, (__m256i)b);
-#endif
-}
-
 TK_INLINE vint dot_quads(vint sums, quads a, quads b) {
-    return add_pairs(add_pairs(sums, a.even, b.even), a.odd, b.odd);
+    return dot_pairs(dot_pairs(sums, a.even, b.even), a.odd, b.odd);
 }
 #else
 typedef struct {

@@ -5,27 +5,13 @@
 // cache and is read linearly. ROWS rows of the left operand stay in the first cache while they meet all panels; they
 // are read where they lie if each is contiguous. The innermost loop keeps ROWS x COLUMNS vectors of sums in registers.
 
-#if TK_WIDTH == 16 || defined(__aarch64__)
-enum { ROWS = 8, COLUMNS = 3 };         // 24 sums, 3 vectors of b and a broadcast: 28 of 32 registers
-#else
-enum { ROWS = 6, COLUMNS = 2 };         // 12 sums: 15 of 16 registers
-#endif
+#include "panels.h"
+
 enum {
-    PANEL = COLUMNS * TK_WIDTH,
-    LEFT_STRIDE = TK_K_BLOCK + 16,      // between copied rows; a power of two would put them all into one cache set
+    // 24 sums, 3 vectors of b and a broadcast: 28 of 32 registers; or 12 sums: 15 of 16.
+    ROWS = COLUMNS == 3 ? 8 : 6,
     LEFT_ROWS = TK_LEFT_ROWS / ROWS * ROWS,
 };
-
-/// Whether the rows of an operand are its contiguous direction.
-TK_INLINE bool lies_by_columns(const tk_operand *a) { return !a->patches && a->row == 1 && a->column != 1; }
-
-/// The columns of the panel that begins at column j: whole vectors of them.
-TK_INLINE int64_t panel_width(int64_t n, int64_t j) {
-    return n - j < PANEL ? (n - j + TK_WIDTH - 1) / TK_WIDTH * TK_WIDTH : PANEL;
-}
-
-#include "packing.h"
-#include "epilogue.h"
 
 static int64_t TK_KERNEL(packed_right_size)(int64_t n, int64_t k) {
     return (n + TK_WIDTH - 1) / TK_WIDTH * TK_WIDTH * k;
@@ -88,16 +74,6 @@ static left_rows rows_of(const tk_operand *a, int64_t first, int64_t rows, int64
     return left;
 }
 
-/// Where sums go: to = alpha * sums, or to += alpha * sums.
-typedef struct {
-    float *to;
-    int64_t row;
-    float alpha;
-    bool adds;
-    const float *result;                // where they go in the end
-    int64_t result_row;
-} target;
-
 /// Adds the products of one step of k.
 TK_INLINE void multiply_step(const int rows, const int columns, const int step, vfloat sums[ROWS][COLUMNS],
                              const float *const a[ROWS], const float *b, int64_t k) {
@@ -106,7 +82,7 @@ TK_INLINE void multiply_step(const int rows, const int columns, const int step, 
     for (int j = 0; j < columns; j++) right[j] = load(b + (k * columns + j) * TK_WIDTH);
 #pragma clang loop unroll(full)
     for (int i = 0; i < rows; i++) {
-        const vfloat left = a[i][k * step];
+        const vfloat left = step == 1 ? a[i][k] : a[0][k * step + i];
 #pragma clang loop unroll(full)
         for (int j = 0; j < columns; j++) sums[i][j] = fma_(left, right[j], sums[i][j]);
     }
@@ -116,18 +92,15 @@ TK_INLINE void multiply_step(const int rows, const int columns, const int step, 
 /// Asks now and then for one of the lines of the result, which are then there when the sums are.
 TK_INLINE void multiply_tile(const int rows, const int columns, const int step, const float *const a[ROWS],
                              const float *b, int64_t ks, const target *t) {
-    enum { unrolled = 4, line = 16 };
+    enum { unrolled = 4 };
     vfloat sums[ROWS][COLUMNS];
 #pragma clang loop unroll(full)
     for (int i = 0; i < rows; i++)
 #pragma clang loop unroll(full)
         for (int j = 0; j < columns; j++) sums[i][j] = 0;
-    const int lines = columns * TK_WIDTH / line;
     int64_t k = 0;
     for (; k + unrolled <= ks; k += unrolled) {
-        const int64_t place = k / unrolled;
-        if (place < rows * lines)
-            __builtin_prefetch(t->result + place % rows * t->result_row + place / rows * line, 1);
+        prefetch_result(rows, columns, t, k / unrolled);
 #pragma clang loop unroll(full)
         for (int u = 0; u < unrolled; u++) multiply_step(rows, columns, step, sums, a, b, k + u);
     }
