@@ -4,7 +4,7 @@ set -euo pipefail
 tessera=$1
 run=$2
 
-"$tessera" train cct_2_3x2_32 --data fashion-mnist --out "$run" --overwrite \
+"$tessera" train cct_2_3x2_32 --data fashion-mnist --out "$run" --overwrite --precision fastest \
     --recipe "$(dirname "$0")/../Recipes/fashion_mnist.yaml" ${EPOCHS:+--epochs "$EPOCHS"}
 
 "$tessera" evaluate "$run" --data fashion-mnist

@@ -13,7 +13,8 @@ between them in which their threads stop spinning. The ratio of a round is the b
 Tessera is faster. All have random weights, which everyone but PyTorch reads from a file, and inputs of the same shape.
 
 With --precision int8 we compute in codes, and so do OpenVINO (quantized by NNCF) and ONNX Runtime (by its own static
-quantization); both run in float32 as well, as we do: the rival is the best of either precision.
+quantization); both run in float32 as well, as we do: the rival is the best of either precision. With --precision int16,
+whose errors are below those of bfloat16, the rivals run in float32 and PyTorch in bfloat16 autocast as well.
 
 Beside the times stand the share of the processor's peak that we reached (the peak is measured in every round, by
 tessera bench --profile) and the most memory that a process needed, its libraries included: ours, PyTorch's and the most
@@ -41,6 +42,8 @@ PRECISIONS = {
     "onnxruntime": ["int8", "float32"],
 }
 OURS = ("tessera", "eager")
+#: Precisions beside which we run in float32 too.
+CODES = {"int8", "int16"}
 DEFAULT_MODELS = ["deit_tiny_patch16_224", "deit_small_patch16_224", "vit_base_patch16_224", "cct_7_3x1_32"]
 
 
@@ -121,6 +124,8 @@ class Ours:
 
 def rivals(peers, precision):
     """Kind and precision of every rival."""
+    if precision == "int16":
+        return [(kind, "float32") for kind in peers] + [("torch", "bfloat16") for kind in peers if kind == "torch"]
     if precision != "int8":
         return [(kind, precision) for kind in peers if kind != "onnxruntime" or precision == "float32"]
     return [(kind, p) for kind in peers for p in PRECISIONS[kind]]
@@ -129,7 +134,7 @@ def rivals(peers, precision):
 def compare(name, batch, precision, threads, options, folder):
     """The times of every contestant and our share of the peak, by round; the memory of each."""
     ours = [("tessera", precision)] + ([("eager", precision)] if options.eager else [])
-    if precision == "int8":
+    if precision in CODES:
         ours.append(("tessera float32", "float32"))
     prefix = shlex.split(options.prefix)
     contestants = [Ours(kind, options.tessera, name, batch, p, threads, folder, prefix) for kind, p in ours]
@@ -157,7 +162,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=DEFAULT_MODELS)
     parser.add_argument("--batch", type=int, nargs="+", default=[16, 1])
-    parser.add_argument("--precision", nargs="+", default=["float32"], choices=["float32", "bfloat16", "int8"])
+    parser.add_argument("--precision", nargs="+", default=["float32"], choices=["float32", "bfloat16", "int16", "int8"])
     peers = ["torch", "compiled", "openvino", "onnxruntime"]
     parser.add_argument("--peers", nargs="+", default=["torch", "openvino", "onnxruntime"], choices=peers)
     parser.add_argument("--rounds", type=int, default=5)
@@ -169,7 +174,7 @@ def main():
     parser.add_argument("--tessera", default=os.path.join(HERE, "../../.build/release/tessera"))
     options = parser.parse_args()
     columns = ["tessera"] + (["eager"] if options.eager else [])
-    if "int8" in options.precision:
+    if CODES & set(options.precision):
         columns.append("tessera float32")
     pairs = [pair for precision in options.precision for pair in rivals(options.peers, precision)]
     columns += dict.fromkeys(kind if precision == "float32" else f"{kind} {precision}" for kind, precision in pairs)

@@ -158,6 +158,9 @@ import Testing
             ] { #expect(report[key] != nil, "\(key)") }
             #expect((report["precision"]?.string == "int8") == (flag.last == "int8"))
         }
+        let fastest = try Command.run(
+            "bench", "cct_2_3x2_32", "--image-size", "16", "--runs", "1", "--json", "--precision", "fastest")
+        #expect(try json(fastest.output)["precision"]?.string == Precision.fastest.rawValue)
     }
 
     @Test func memoryOfATrainingStep() throws {
