@@ -12,7 +12,7 @@ public enum Precision: String, Codable, Sendable, CaseIterable {
     case bfloat16
     /// Rows of the left operand and columns of the right one as integers of 12 bits or more, each times a scale of its own
     /// for every 512 inner values, multiplied exactly. Nearer to float32 than `bfloat16` unless a few values of a row are
-    /// far above all others; with VNNI up to 1.7 times as fast as float32. Das et al., "Mixed Precision Training of
+    /// far above all others; with VNNI up to 1.7 times as fast as float32. After Das et al., "Mixed Precision Training of
     /// Convolutional Neural Networks using Integer Operations", 2018.
     case int16
 

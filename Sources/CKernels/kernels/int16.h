@@ -1,6 +1,6 @@
 // Products of 16-bit codes: each row of the left operand and each column of the right one, in each k block, is a float
-// scale times integers, whose products one instruction multiplies and adds by pairs (Das et al., "Mixed Precision
-// Training of Convolutional Neural Networks using Integer Operations", 2018, sections 3 and 4).
+// scale times integers, whose products one instruction multiplies and adds by pairs. After Das et al., "Mixed Precision
+// Training of Convolutional Neural Networks using Integer Operations" (2018), where a whole tensor shares one exponent.
 //
 // The sums of a k block are exact, so that every instruction set finds the same; codes are as large as that allows. A
 // level gives the operation: dot_pairs(sums, a, b), which adds the products of both 16-bit halves.
