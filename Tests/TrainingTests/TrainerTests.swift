@@ -115,6 +115,18 @@ struct Bars: BatchSource {
         #expect(summaries.last!.validationAccuracy! > 0.9, "\(summaries)")
     }
 
+    /// Every precision ends elsewhere: the trainer computes in the one it was told.
+    @Test func precisionReachesTheProducts() throws {
+        let results = try [Precision.float32, .bfloat16, .int16].map { precision in
+            var options = Self.options
+            (options.precision, options.epochs) = (precision, 1)
+            let trainer = try Self.trainer(options)
+            _ = try trainer.run(evaluate: { (0, 0) }, report: { _ in })
+            return Self.weights(trainer)
+        }
+        #expect(results[0] != results[1] && results[0] != results[2] && results[1] != results[2])
+    }
+
     @Test func threadsDoNotChangeABit() throws {
         let before = Processor.threads
         defer { Processor.threads = before }
