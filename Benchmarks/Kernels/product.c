@@ -1,6 +1,6 @@
 // Speed of matrix products against the peak of the machine, which is measured between their runs.
 // Build and run: make -C Benchmarks/Kernels; TESSERA_ISA, the number of threads (first argument) and
-// int16 (second argument) choose what.
+// int16 or bfloat16 (second argument) choose what; shares are always of the peak of float32.
 #include "CKernels.h"
 #include <math.h>
 #include <stdio.h>
@@ -155,6 +155,7 @@ static void measure_layer(const char *name, int64_t rows, int64_t inputs, int64_
 int main(int count, char **arguments) {
     if (count > 1) tk_set_thread_count(atoi(arguments[1]));
     if (count > 2 && strcmp(arguments[2], "int16") == 0) precision = TK_INT16;
+    if (count > 2 && strcmp(arguments[2], "bfloat16") == 0) precision = TK_BFLOAT16;
     double highest = 0;
     for (int i = 0; i < 50; i++) highest = fmax(highest, peak());
     printf("%s, %d threads, peak %.1f GFLOP/s\n", tk_level_name(tk_current_level()), tk_thread_count(),

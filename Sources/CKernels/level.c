@@ -107,13 +107,22 @@ static _Atomic bool emulates_tiles;
 
 void tk_emulate_tiles(bool on) { emulates_tiles = on; }
 
-static _Atomic bool avoids_vnni;
+static _Atomic bool avoids_extensions;
 
-void tk_avoid_vnni(bool on) { avoids_vnni = on; }
+void tk_avoid_extensions(bool on) { avoids_extensions = on; }
 
 bool tk_has_vnni(void) {
 #if defined(__x86_64__)
-    return tk_current_level() >= TK_AVX512 && __builtin_cpu_supports("avx512vnni") && !avoids_vnni;
+    return tk_current_level() >= TK_AVX512 && __builtin_cpu_supports("avx512vnni") && !avoids_extensions;
+#else
+    return false;
+#endif
+}
+
+bool tk_has_bfloat16(void) {
+#if defined(__x86_64__)
+    return tk_current_level() == TK_AMX
+        || (tk_current_level() == TK_AVX512 && __builtin_cpu_supports("avx512bf16") && !avoids_extensions);
 #else
     return false;
 #endif
@@ -137,7 +146,8 @@ const struct tk_products *tk_products(tk_precision precision) {
 #if defined(__x86_64__)
     case TK_AMX:
         return precision == TK_FLOAT32 ? &tk_products_avx512 : &tk_products_tiles[precision - TK_BFLOAT16];
-    case TK_AVX512: return &tk_products_avx512;
+    case TK_AVX512:
+        return precision == TK_BFLOAT16 && tk_has_bfloat16() ? &tk_products_bfloat16 : &tk_products_avx512;
     case TK_AVX2: return &tk_products_avx2;
 #endif
     default: return &tk_products_portable;

@@ -6,11 +6,11 @@
 #include "tk_parallel.h"
 #include "tk_program.h"
 
-enum { TRIES = 8, ROWS_OF_A = 96, COLUMNS_OF_B = 64, COLUMNS_OF_CODES = 384, REPEATS = 100, READ_FLOATS = 4 << 20 };
+enum { TRIES = 8, ROWS_OF_A = 96, COLUMNS_OF_B = 64, MORE_COLUMNS = 384, REPEATS = 100, READ_FLOATS = 4 << 20 };
 
-/// Rows of codes are made anew for each block: as many columns as hide that.
+/// Rows that are not float32 are rounded anew for each block: as many columns as hide that.
 static int64_t columns_of_b(tk_precision precision) {
-    return precision == TK_INT16 ? COLUMNS_OF_CODES : COLUMNS_OF_B;
+    return precision == TK_FLOAT32 ? COLUMNS_OF_B : MORE_COLUMNS;
 }
 
 typedef struct {
@@ -54,8 +54,9 @@ static double shortest(int64_t count, tk_task task, job *j) {
 }
 
 double tk_measure_multiply_adds(tk_precision precision) {
-    const int64_t columns = columns_of_b(precision);
-    const int64_t count = (columns > ROWS_OF_A ? columns : ROWS_OF_A) * TK_K_BLOCK, threads = tk_thread_count();
+    const int64_t columns = columns_of_b(precision), left = ROWS_OF_A * TK_K_BLOCK, threads = tk_thread_count();
+    const int64_t right = tk_products(precision)->packed_right_size(columns, TK_K_BLOCK);
+    const int64_t count = left > right ? left : right;
     float *values = tk_allocate_zeroed(count);
     job j = {.precision = precision, .values = values};
     const double seconds = shortest(threads, multiply_task, &j);

@@ -7,8 +7,8 @@ public enum Precision: String, Codable, Sendable, CaseIterable {
     case float32
     /// Three products of bfloat16 parts: errors of about 1e-5 of the largest result. Float32 where there are no tiles.
     case float32x3
-    /// Operands rounded to bfloat16, sums in float32. Fast on processors with tiles (AMX); elsewhere the same numbers at
-    /// float32 speed.
+    /// Operands rounded to bfloat16, sums in float32. Fast on processors that multiply such numbers, on tiles (AMX) or on
+    /// vectors (AVX-512 BF16); elsewhere the same numbers at float32 speed.
     case bfloat16
     /// Rows of the left operand and columns of the right one as integers of 12 bits or more, each times a scale of its own
     /// for every 512 inner values, multiplied exactly. Nearer to float32 than `bfloat16` unless a few values of a row are
@@ -25,13 +25,11 @@ public enum Precision: String, Codable, Sendable, CaseIterable {
     }
 
     /// bfloat16 where the processor multiplies it faster than float32, otherwise float32.
-    public static var automatic: Precision { tk_current_level() == TK_AMX ? .bfloat16 : .float32 }
+    public static var automatic: Precision { tk_has_bfloat16() ? .bfloat16 : .float32 }
 
-    /// The fastest here whose errors are about those of `bfloat16` or smaller: `bfloat16` with tiles, `int16` with VNNI,
-    /// otherwise `float32`.
-    public static var fastest: Precision {
-        tk_current_level() == TK_AMX ? .bfloat16 : tk_has_vnni() ? .int16 : .float32
-    }
+    /// The fastest here whose errors are about those of `bfloat16` or smaller: `bfloat16` where the processor multiplies
+    /// it, `int16` with VNNI, otherwise `float32`.
+    public static var fastest: Precision { tk_has_bfloat16() ? .bfloat16 : tk_has_vnni() ? .int16 : .float32 }
 
     package var kernel: tk_precision {
         switch self {

@@ -79,23 +79,11 @@ private func code(_ x: Float, _ q: tk_quantizer) -> Int32 {
     }
 }
 
-/// Runs `body` on every kernel for 8-bit integers.
-private func forEachKernel(_ body: (String) -> Void) {
-    forEachLevel { body($0) }
-    guard tk_level_is_supported(TK_AVX512) else { return }
-    let before = tk_current_level()
-    _ = tk_select_level(TK_AVX512)
-    tk_avoid_vnni(true)
-    body("avx512 without vnni")
-    tk_avoid_vnni(false)
-    _ = tk_select_level(before)
-}
-
 extension KernelTests {
     @Suite struct ByteProducts {
         @Test func everyInstructionSetGivesTheExactSums() {
             var first: [UInt64: [[UInt8]]] = [:]
-            forEachKernel { kernel in
+            forEachLevel { kernel in
                 var random = TestRandom(seed: 3)
                 for seed in 0..<220 as Range<UInt64> {
                     var c = Int8Case()
@@ -113,7 +101,7 @@ extension KernelTests {
         }
 
         @Test func codesFollowTheirDefinition() {
-            forEachKernel { kernel in
+            forEachLevel { kernel in
                 var random = TestRandom(seed: 4)
                 for count in [1, 5, 16, 77, 5000] {
                     for kind in [TK_UNIFORM, TK_SPLIT_SIGNS, TK_SPLIT_SIZES] {
@@ -143,7 +131,7 @@ extension KernelTests {
 
         /// The largest sum that 8 bits can give at the depth of ViT-H, on all threads.
         @Test func largeSumsAndThreads() {
-            forEachKernel { kernel in
+            forEachLevel { kernel in
                 let (m, n, k) = (200, 420, 5120)
                 let x = [Float](repeating: -3, count: max(m, n) * k)
                 var quantizer = tk_quantizer(kind: TK_UNIFORM, greatest: 127, shift: 0, scale: 3.0 / 127)
@@ -210,7 +198,7 @@ extension KernelTests {
                     }
                 }
             }
-            forEachKernel { kernel in
+            forEachLevel { kernel in
                 let result = sameForAnyThreadCount {
                     var out = [Float](repeating: 0, count: expected.count)
                     q.withUnsafeBufferPointer { q in

@@ -34,6 +34,11 @@ func forEachLevel(_ body: (_ name: String) throws -> Void) rethrows {
     for level in [TK_PORTABLE, TK_AVX2, TK_AVX512, TK_AMX] where tk_select_level(level) {
         try body(String(cString: tk_level_name(level)))
     }
+    if tk_select_level(TK_AVX512), tk_has_vnni() || tk_has_bfloat16() {
+        tk_avoid_extensions(true)
+        defer { tk_avoid_extensions(false) }
+        try body("avx512 without extensions")
+    }
     tk_emulate_tiles(true)
     defer { tk_emulate_tiles(false) }
     try body("emulated tiles")

@@ -232,11 +232,7 @@ extension KernelTests {
                     var c = ProductCase(m: m, n: n, k: k, precision: TK_INT16)
                     (c.transposesA, c.transposesB) = (transposesA, transposesB)
                     var results: [(level: String, values: [Float])] = []
-                    for avoidsVNNI in [false, true] {
-                        tk_avoid_vnni(avoidsVNNI)
-                        defer { tk_avoid_vnni(false) }
-                        forEachLevel { results.append(($0, c.run(seed: 3, wantsExpected: false).result)) }
-                    }
+                    forEachLevel { results.append(($0, c.run(seed: 3, wantsExpected: false).result)) }
                     for (level, values) in results { #expect(values == results[0].values, "\(level) \(m) \(n) \(k)") }
                 }
             }

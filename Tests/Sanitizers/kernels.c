@@ -142,9 +142,9 @@ int main(void) {
         tk_set_thread_count(threads);
         for (tk_level level = TK_PORTABLE; level <= TK_AMX; level++)
             if (tk_select_level(level)) everything(40);
-        tk_avoid_vnni(true);
+        tk_avoid_extensions(true);
         everything(20);
-        tk_avoid_vnni(false);
+        tk_avoid_extensions(false);
         tk_emulate_tiles(true);
         everything(20);
         tk_emulate_tiles(false);

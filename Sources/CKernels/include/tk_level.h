@@ -19,5 +19,8 @@ void tk_emulate_tiles(bool on);
 /// Whether one instruction at the current level multiplies and adds 8-bit and 16-bit integers (VNNI).
 bool tk_has_vnni(void);
 
-/// For tests on a processor that has it: AVX-512 does without VNNI.
-void tk_avoid_vnni(bool on);
+/// Whether instructions at the current level multiply bfloat16 numbers, on tiles or on vectors.
+bool tk_has_bfloat16(void);
+
+/// For tests on a processor that has them: AVX-512 does without VNNI and without bfloat16.
+void tk_avoid_extensions(bool on);

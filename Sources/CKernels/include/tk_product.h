@@ -4,7 +4,8 @@
 #include <stdint.h>
 
 /// Arithmetic of products. TK_BFLOAT16 rounds both operands to bfloat16 (to nearest, ties to even) and accumulates in
-/// float32: on AMX tiles where the processor has them, otherwise with the same rounding at float32 speed.
+/// float32: on AMX tiles or, with AVX-512 BF16, on vectors (both take subnormal numbers for zero), otherwise with the same
+/// rounding at float32 speed.
 ///
 /// TK_SPLIT3 and TK_SPLIT6 are for float32 on tiles: both operands are split into sums of two or three bfloat16
 /// numbers, and three or six of the products of their parts are added up, the small ones first. Errors are about 1e-5 of

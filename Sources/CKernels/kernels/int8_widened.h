@@ -1,5 +1,5 @@
 // Products of 8-bit integers where no instruction multiplies four of them: as pairs of 16 bits, or one by one.
-#include "pairs.h"
+#include "dot_pairs.h"
 
 #if defined(TK_HAS_MASKS)
 /// The even and the odd values of each lane as 16 bits.

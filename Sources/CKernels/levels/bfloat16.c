@@ -1,0 +1,13 @@
+// Products of bfloat16 numbers on AVX-512 with its extension for them.
+#if defined(__x86_64__)
+#include "../table.h"
+#include <immintrin.h>
+#pragma clang attribute push(__attribute__((                                                                           \
+    target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2"))), apply_to = function)
+#define TK_LEVEL bfloat16
+#define TK_HAS_MASKS
+#define TK_WIDTH 16
+#include "../kernels/vector.h"
+#include "../kernels/bfloat16.h"
+#pragma clang attribute pop
+#endif
