@@ -21,8 +21,12 @@ import torch.nn.functional as F
 CASES = [
     ("cct_2_3x2_32", 28, 1, 128, '{"n_input_channels": 1, "img_size": 28}'),
     ("cct_7_3x1_32", 32, 3, 64, "{}"),
+    ("cct_7_3x1_32", 32, 3, 128, "{}"),
     ("deit_tiny_patch16_224", 224, 3, 16, "{}"),
 ]
+
+#: In which we run.
+PRECISIONS = ["float32", "bfloat16", "int16"]
 
 
 class Attention(nn.Module):
@@ -160,14 +164,15 @@ def main():
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     wanted = sys.argv[2] if len(sys.argv) > 2 else ""
     torch.set_num_threads(2)
-    print("| case | float32 ms | int16 ms | torch float32 ms | torch bfloat16 ms | torch / float32 | torch / int16 "
-          "| ours MB | torch MB |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    header = ["case", *(f"{p} ms" for p in PRECISIONS), "torch float32 ms", "torch bfloat16 ms"]
+    header += [*(f"torch / {p}" for p in PRECISIONS), "ours MB", "torch MB"]
+    print(f"| {' | '.join(header)} |")
+    print("| --- " * len(header) + "|")
     median = statistics.median
     for index, (name, size, channels, batch, arguments) in enumerate(CASES):
         if wanted not in name:
             continue
-        ours, theirs, ratios, memory = {"float32": [], "int16": []}, {False: [], True: []}, {}, 0
+        ours, theirs, ratios, memory = {p: [] for p in PRECISIONS}, {False: [], True: []}, {}, 0
         runs = 20 if "cct_2" in name else 6 if "deit" in name else 3
         for _ in range(rounds):
             for precision, times in ours.items():

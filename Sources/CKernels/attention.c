@@ -74,6 +74,13 @@ static const float *pack(const tk_attention *a, tk_operand b, int64_t k, int64_t
     return packed;
 }
 
+/// Floats of what pack_keys packs, and of that and what pack_values does.
+static int64_t packed_keys(const tk_attention *a) { return (packed_size(a, a->head_size, a->keys) + 15) / 16 * 16; }
+
+static int64_t packed_head(const tk_attention *a) {
+    return packed_keys(a) + (packed_size(a, a->keys, a->value_size) + 15) / 16 * 16;
+}
+
 /// Scratch of products that pack their right operand themselves: queries or gradients of the output.
 static int64_t product_scratch(const tk_attention *a) {
     tk_block t = {.n = a->head_size > a->value_size ? a->head_size : a->value_size, .k = TK_K_BLOCK,
@@ -130,41 +137,30 @@ static void forward_block(const view *v, float *s) {
     }
 }
 
-/// Blocks of queries of one head, from first ..< end.
-static void forward_head(const job *j, int64_t image, int64_t head, int64_t first, int64_t end) {
-    const tk_attention *a = j->a;
-    view v = {.a = a, .image = image, .head = head, .columns = score_columns(a)};
-    const int64_t score_count = j->block * v.columns;
-    float *s = tk_scratch(score_count + packed_size(a, a->head_size, a->keys) + packed_size(a, a->keys, a->value_size)
-                          + product_scratch(a) + 32);
-    float *next = s + score_count;
-    v.transposed_keys = pack(a, by_columns(a->k + at(a->k_strides, image, head), a->k_strides.row), a->head_size,
-                             a->keys, &next);
-    v.values = pack(a, by_rows(a->v + at(a->v_strides, image, head), a->v_strides.row), a->keys, a->value_size, &next);
-    v.scratch = next;
-    for (v.first = first; v.first < end; v.first += j->block) {
-        v.count = end - v.first < j->block ? end - v.first : j->block;
-        forward_block(&v, s);
-    }
+static const float *pack_keys(const tk_attention *a, int64_t image, int64_t head, float **next) {
+    const float *keys = a->k + at(a->k_strides, image, head);
+    return pack(a, by_columns(keys, a->k_strides.row), a->head_size, a->keys, next);
+}
+
+static const float *pack_values(const tk_attention *a, int64_t image, int64_t head, float **next) {
+    const float *values = a->v + at(a->v_strides, image, head);
+    return pack(a, by_rows(values, a->v_strides.row), a->keys, a->value_size, next);
 }
 
 void tk_attention_heads(const tk_attention *a, int64_t first, int64_t count) {
     if (a->keys == 0 || a->queries == 0) return;
-    const job j = {.a = a, .block = query_block(a)};
-    for (int64_t i = first; i < first + count; i++) forward_head(&j, i / a->heads, i % a->heads, 0, a->queries);
-}
-
-int64_t tk_attention_blocks(const tk_attention *a) {
-    if (a->keys == 0 || a->queries == 0) return 0;
     const int64_t block = query_block(a);
-    return a->batch * a->heads * ((a->queries + block - 1) / block);
-}
-
-void tk_attention_block(const tk_attention *a, int64_t index) {
-    const job j = {.a = a, .block = query_block(a)};
-    const int64_t blocks = (a->queries + j.block - 1) / j.block, head = index / blocks;
-    const int64_t first = index % blocks * j.block, end = first + j.block;
-    forward_head(&j, head / a->heads, head % a->heads, first, end < a->queries ? end : a->queries);
+    for (int64_t i = first; i < first + count; i++) {
+        view v = {.a = a, .image = i / a->heads, .head = i % a->heads, .columns = score_columns(a)};
+        float *s = tk_scratch(block * v.columns + packed_head(a) + product_scratch(a)), *next = s + block * v.columns;
+        v.transposed_keys = pack_keys(a, v.image, v.head, &next);
+        v.values = pack_values(a, v.image, v.head, &next);
+        v.scratch = next;
+        for (v.first = 0; v.first < a->queries; v.first += block) {
+            v.count = a->queries - v.first < block ? a->queries - v.first : block;
+            forward_block(&v, s);
+        }
+    }
 }
 
 static void head_task(void *context, int64_t index, int worker) {
@@ -172,16 +168,53 @@ static void head_task(void *context, int64_t index, int worker) {
     tk_attention_heads(context, index, 1);
 }
 
+/// Few heads for many threads: their keys and values are packed first, then blocks of queries are tasks of their own.
+typedef struct {
+    const tk_attention *a;
+    int64_t block;
+    float *packed;              // of each head
+} shared_job;
+
+static void pack_task(void *context, int64_t index, int worker) {
+    (void)worker;
+    const shared_job *j = context;
+    const int64_t image = index / 2 / j->a->heads, head = index / 2 % j->a->heads;
+    float *next = j->packed + index / 2 * packed_head(j->a);
+    if (index % 2 == 0) {
+        pack_keys(j->a, image, head, &next);
+    } else {
+        next += packed_keys(j->a);
+        pack_values(j->a, image, head, &next);
+    }
+}
+
 static void block_task(void *context, int64_t index, int worker) {
     (void)worker;
-    tk_attention_block(context, index);
+    const shared_job *j = context;
+    const tk_attention *a = j->a;
+    const int64_t blocks = (a->queries + j->block - 1) / j->block, head = index / blocks;
+    view v = {
+        .a = a, .image = head / a->heads, .head = head % a->heads, .first = index % blocks * j->block,
+        .columns = score_columns(a), .transposed_keys = j->packed + head * packed_head(a),
+    };
+    v.count = a->queries - v.first < j->block ? a->queries - v.first : j->block;
+    v.values = v.transposed_keys + packed_keys(a);
+    float *s = tk_scratch(j->block * v.columns + product_scratch(a));
+    v.scratch = s + j->block * v.columns;
+    forward_block(&v, s);
 }
 
 void tk_attention_forward(const tk_attention *a) {
     if (a->keys == 0 || a->queries == 0) return;
     const int64_t heads = a->batch * a->heads;
-    if (heads < ENOUGH_HEADS) tk_parallel(tk_attention_blocks(a), block_task, (void *)a);
-    else tk_parallel(heads, head_task, (void *)a);
+    if (heads >= ENOUGH_HEADS || tk_thread_count() == 1) {
+        tk_parallel(heads, head_task, (void *)a);
+        return;
+    }
+    const int64_t half = (query_block(a) / 2 + QUERY_STEP - 1) / QUERY_STEP * QUERY_STEP;
+    shared_job j = {a, half, tk_shared_scratch(heads * packed_head(a))};
+    tk_parallel(2 * heads, pack_task, &j);
+    tk_parallel(heads * ((a->queries + half - 1) / half), block_task, &j);
 }
 
 /// p and g become the weights after dropout, and the gradient of the scores, of the current queries.

@@ -14,17 +14,30 @@ enum {
     SPLIT_TASKS = 16,           // of a product whose sums are split
 };
 
-float *tk_scratch(int64_t count) {
+typedef struct {
+    float *memory;
+    int64_t capacity;
+} buffer;
+
+static float *at_least(buffer *b, int64_t count) {
     enum { least = 512 << 10 };                 // one huge page
-    static _Thread_local float *memory;
-    static _Thread_local int64_t capacity;
     if (count < least) count = least;
-    if (count > capacity) {
-        if (memory) tk_release(memory, capacity);
-        memory = tk_allocate(count);
-        capacity = count;
+    if (count > b->capacity) {
+        if (b->memory) tk_release(b->memory, b->capacity);
+        b->memory = tk_allocate(count);
+        b->capacity = count;
     }
-    return memory;
+    return b->memory;
+}
+
+float *tk_scratch(int64_t count) {
+    static _Thread_local buffer own;
+    return at_least(&own, count);
+}
+
+float *tk_shared_scratch(int64_t count) {
+    static _Thread_local buffer shared;
+    return at_least(&shared, count);
 }
 
 int64_t tk_block_scratch(const tk_block *block) {

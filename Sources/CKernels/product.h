@@ -85,3 +85,6 @@ int64_t tk_block_scratch(const tk_block *block);
 
 /// Scratch memory of the calling thread, at least `count` floats; valid until its next call.
 float *tk_scratch(int64_t count);
+
+/// The same, but other memory: for what the tasks of the calling thread read, and is valid until its next call.
+float *tk_shared_scratch(int64_t count);

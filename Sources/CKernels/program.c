@@ -82,6 +82,14 @@ static void part_task(void *context, int64_t index, int worker) {
     if (j->run->events) note(j, j->step, worker, index == 0 ? j->frame.count : 0, start);
 }
 
+/// A step that calls all threads itself: each of them counts as busy from its start to its end.
+static void shared_step(const job *j) {
+    const double start = j->run->events ? tk_seconds() : 0;
+    tk_step_run(j->step, &j->frame, 0);
+    for (int worker = 0; j->run->events && worker < j->frame.threads; worker++)
+        note(j, j->step, worker, worker == 0 ? j->frame.count : 0, start);
+}
+
 int64_t tk_program_execute(const tk_program *program, const tk_program_run *run) {
     const int threads = tk_thread_count();
     _Atomic int64_t event_count = 0;
@@ -99,9 +107,8 @@ int64_t tk_program_execute(const tk_program *program, const tk_program_run *run)
             .first = image, .count = 1, .threads = threads,
         };
         for (j.step = program->steps; j.step < program->steps + program->step_count; j.step++) {
-            const int64_t parts = tk_step_parts(j.step, &j.frame);
-            if (parts == 1 || tk_step_is_parallel(j.step)) part_task(&j, 0, 0);
-            else tk_parallel(parts, part_task, &j);
+            if (tk_step_is_parallel(j.step)) shared_step(&j);
+            else tk_parallel(tk_step_parts(j.step, &j.frame), part_task, &j);
         }
     }
     const int64_t noted = event_count;

@@ -130,19 +130,16 @@ static void run_product(const tk_product_step *s, const tk_frame *f, int64_t par
     }
 }
 
-static void run_matrix(const tk_matrix_step *s, const tk_frame *f, int64_t image) {
+static void run_matrix(const tk_matrix_step *s, const tk_frame *f, int64_t part) {
     const tk_product *p = &s->shape;
-    tk_block t = {
-        .m = p->m, .n = p->n, .k = p->k, .a = {.data = tk_at(f, &s->a, image), .row = p->a_row, .column = p->a_column},
-        .b = {.data = tk_at(f, &s->b, image), .row = p->b_row, .column = p->b_column}, .c = tk_at(f, &s->c, image),
-        .c_row = p->c_row, .alpha = 1, .precision = p->precision,
+    const int64_t image = part / p->batch, i = part % p->batch;
+    const tk_block t = {
+        .m = p->m, .n = p->n, .k = p->k,
+        .a = {.data = tk_at(f, &s->a, image) + i * p->a_batch, .row = p->a_row, .column = p->a_column},
+        .b = {.data = tk_at(f, &s->b, image) + i * p->b_batch, .row = p->b_row, .column = p->b_column},
+        .c = tk_at(f, &s->c, image) + i * p->c_batch, .c_row = p->c_row, .alpha = 1, .precision = p->precision,
     };
-    for (int64_t i = 0; i < p->batch; i++) {
-        tk_products(p->precision)->product_block(&t, tk_scratch(tk_block_scratch(&t)));
-        t.a.data += p->a_batch;
-        t.b.data += p->b_batch;
-        t.c += p->c_batch;
-    }
+    tk_products(p->precision)->product_block(&t, tk_scratch(tk_block_scratch(&t)));
 }
 
 static void run_attention(const tk_attention_step *s, const tk_frame *f) {
@@ -176,35 +173,46 @@ static void run_norm(const tk_norm_step *s, const tk_frame *f, int64_t part) {
     }
 }
 
-static void run_copy(const tk_copy_step *s, const tk_frame *f, int64_t image) {
-    const float *from = tk_at(f, &s->from, image);
-    float *to = tk_at(f, &s->to, image);
+/// Rows of an image, of `length` floats each, that are a part of elementwise work.
+static int64_t part_rows(int64_t length) { return greatest(1, PIECE / greatest(1, length)); }
+
+static int64_t parts_of_rows(int64_t rows, int64_t length) { return quotient_up(rows, part_rows(length)); }
+
+/// Which rows of which image a part is, of `rows` an image.
+typedef struct {
+    int64_t image, first, end;
+} row_range;
+
+static row_range rows_of_part(int64_t part, int64_t rows, int64_t length) {
+    const int64_t parts = parts_of_rows(rows, length), first = part % parts * part_rows(length);
+    return (row_range){part / parts, first, least(rows, first + part_rows(length))};
+}
+
+static void run_copy(const tk_copy_step *s, const tk_frame *f, int64_t part) {
+    const row_range r = rows_of_part(part, s->rows, s->run);
+    const float *from = tk_at(f, &s->from, r.image);
+    float *to = tk_at(f, &s->to, r.image);
     if (s->run < 8) {                           // too few to be worth a call
-        for (int64_t row = 0; row < s->rows; row++)
+        for (int64_t row = r.first; row < r.end; row++)
             for (int64_t i = 0; i < s->run; i++) to[row * s->to_row + i] = from[row * s->from_row + i];
         return;
     }
-    for (int64_t row = 0; row < s->rows; row++)
+    for (int64_t row = r.first; row < r.end; row++)
         memcpy(to + row * s->to_row, from + row * s->from_row, (size_t)s->run * sizeof(float));
 }
 
-/// Rows of `inner`, or pieces of one long row.
-static int64_t chain_rows(const tk_chain_step *s) { return greatest(1, PIECE / greatest(1, s->inner)); }
-static int64_t chain_parts(const tk_chain_step *s) { return quotient_up(s->outer, chain_rows(s)); }
-
 static void run_chain(const tk_chain_step *s, const tk_frame *f, int64_t part) {
-    const int64_t image = part / chain_parts(s), first = part % chain_parts(s) * chain_rows(s);
-    const int64_t end = least(s->outer, first + chain_rows(s));
-    for (int64_t row = first; row < end; row++) {
-        const float *x = tk_at(f, &s->x, image) + row * s->inner;
-        float *y = tk_at(f, &s->y, image) + row * s->inner;
+    const row_range r = rows_of_part(part, s->outer, s->inner);
+    for (int64_t row = r.first; row < r.end; row++) {
+        const float *x = tk_at(f, &s->x, r.image) + row * s->inner;
+        float *y = tk_at(f, &s->y, r.image) + row * s->inner;
         for (int i = 0; i < s->link_count; i++, x = y) {
             const tk_link *l = &s->links[i];
             switch (l->kind) {
             case TK_LINK_ACTIVATION: tk_kernels()->activate_range(x, y, s->inner, l->activation); break;
             case TK_LINK_UNARY: tk_kernels()->unary_range(l->function, x, y, s->inner); break;
             case TK_LINK_BINARY: {
-                const float *other = tk_at(f, &l->other, image) + row * l->other_outer;
+                const float *other = tk_at(f, &l->other, r.image) + row * l->other_outer;
                 if (l->is_right) tk_kernels()->binary_range(l->operation, other, l->other_inner, x, 1, y, s->inner);
                 else tk_kernels()->binary_range(l->operation, x, 1, other, l->other_inner, y, s->inner);
             }
@@ -213,18 +221,20 @@ static void run_chain(const tk_chain_step *s, const tk_frame *f, int64_t part) {
     }
 }
 
-static void run_softmax(const tk_rows_step *s, const tk_frame *f, int64_t image) {
-    const float *x = tk_at(f, &s->x, image);
-    float *y = tk_at(f, &s->y, image), log_sum_exp;
-    memcpy(y, x, (size_t)(s->outer * s->inner) * sizeof(float));
-    for (int64_t row = 0; row < s->outer; row++)
-        tk_kernels()->softmax_in_place(y + row * s->inner, s->inner, &log_sum_exp);
+static void run_softmax(const tk_rows_step *s, const tk_frame *f, int64_t part) {
+    const row_range r = rows_of_part(part, s->outer, s->inner);
+    for (int64_t row = r.first; row < r.end; row++) {
+        float *y = tk_at(f, &s->y, r.image) + row * s->inner, log_sum_exp;
+        memcpy(y, tk_at(f, &s->x, r.image) + row * s->inner, (size_t)s->inner * sizeof(float));
+        tk_kernels()->softmax_in_place(y, s->inner, &log_sum_exp);
+    }
 }
 
-static void run_sum(const tk_rows_step *s, const tk_frame *f, int64_t image) {
-    const float *x = tk_at(f, &s->x, image);
-    float *y = tk_at(f, &s->y, image);
-    for (int64_t outer = 0; outer < s->outer; outer++, x += s->middle * s->inner, y += s->inner) {
+static void run_sum(const tk_rows_step *s, const tk_frame *f, int64_t part) {
+    const row_range r = rows_of_part(part, s->outer, s->middle * s->inner);
+    for (int64_t outer = r.first; outer < r.end; outer++) {
+        const float *x = tk_at(f, &s->x, r.image) + outer * s->middle * s->inner;
+        float *y = tk_at(f, &s->y, r.image) + outer * s->inner;
         if (s->inner == 1) *y = tk_kernels()->run_sum(x, s->middle);
         else tk_kernels()->column_sums(x, y, s->middle, s->inner);
         for (int64_t i = 0; i < s->inner; i++) y[i] *= s->scale;
@@ -274,11 +284,11 @@ int64_t tk_step_parts(const tk_step *step, const tk_frame *f) {
         return step->product.columns > 0 ? g.matrices * g.row_parts * g.column_parts : 0;
     }
     case TK_STEP_NORM: return quotient_up(step->norm.rows * f->count, NORM_ROWS);
-    case TK_STEP_CHAIN: return chain_parts(&step->chain) * f->count;
-    case TK_STEP_MATRIX:
-    case TK_STEP_COPY:
-    case TK_STEP_SOFTMAX:
-    case TK_STEP_SUM: return f->count;
+    case TK_STEP_CHAIN: return parts_of_rows(step->chain.outer, step->chain.inner) * f->count;
+    case TK_STEP_MATRIX: return step->matrix.shape.batch * f->count;
+    case TK_STEP_COPY: return parts_of_rows(step->copy.rows, step->copy.run) * f->count;
+    case TK_STEP_SOFTMAX: return parts_of_rows(step->rows.outer, step->rows.inner) * f->count;
+    case TK_STEP_SUM: return parts_of_rows(step->rows.outer, step->rows.middle * step->rows.inner) * f->count;
     case TK_STEP_ATTENTION:
     case TK_STEP_INT8_ATTENTION:
     case TK_STEP_MAX_POOL:

@@ -27,11 +27,6 @@ void tk_attention_forward(const tk_attention *attention);
 /// Pairs first ..< first + count of all batch * heads pairs of image and head, in the calling thread.
 void tk_attention_heads(const tk_attention *attention, int64_t first, int64_t count);
 
-/// The same work in smaller parts, for few heads and many threads: each block of queries of each head by itself, in the
-/// calling thread. The result has the same bits.
-int64_t tk_attention_blocks(const tk_attention *attention);
-void tk_attention_block(const tk_attention *attention, int64_t index);
-
 /// Gradients with the strides of q, k and v. `out_gradient` has the strides of out. Scores are computed again.
 /// `bias_gradient` (NULL: not wanted) has the strides of bias, and is summed over what shares an entry.
 void tk_attention_backward(const tk_attention *attention, const float *out_gradient, float *q_gradient,

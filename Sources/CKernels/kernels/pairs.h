@@ -107,12 +107,12 @@ TK_INLINE void multiply_pairs(const int rows, const int columns, const int step,
 #pragma clang loop unroll(full)
     for (int j = 0; j < columns; j++) {
         const vfloat column_scale = HAS_SCALES ? load(b + (pairs * columns + j) * TK_WIDTH) : (vfloat)1.0f;
+        const vfloat bias = t->bias ? load(t->bias + j * TK_WIDTH) : (vfloat)0.0f;
 #pragma clang loop unroll(full)
         for (int i = 0; i < rows; i++) {
-            float *to = t->to + i * t->row + j * TK_WIDTH;
             const vfloat sum = as_floats(sums[i][j]);
             const vfloat v = HAS_SCALES ? sum * column_scale * (t->alpha * row_scales[i]) : t->alpha * sum;
-            store(to, t->adds ? v + load(to) : v);
+            store_sums(t, i, j * TK_WIDTH, v, bias);
         }
     }
 }
@@ -162,10 +162,8 @@ static void TK_KERNEL(product_block_pairs)(const tk_block *t, float *scratch) {
                     a[r] = left.first + i / PAIR_ROWS * left.group + (r < rows ? r : rows - 1) * left.row;
                 for (int64_t j = 0; j < t->n; j += PANEL) {
                     const int64_t width = t->n - j < PANEL ? t->n - j : PANEL;
-                    float *c = t->c + (i0 + i) * t->c_row + j;
-                    const bool is_direct = !end.finishes && width % TK_WIDTH == 0 && is_whole;
-                    const target to = {is_direct ? c : tile, is_direct ? t->c_row : PANEL, t->alpha,
-                                       is_direct && end.adds, c, t->c_row};
+                    const bool is_direct = ends_in_registers(t, end) && width % TK_WIDTH == 0 && is_whole;
+                    const target to = is_direct ? target_at(t, end, i0 + i, j) : target_of_sums(t, tile, i0 + i, j);
                     multiply_any_pairs(rows, width, left.step, a, scales + i, right + j * packed_depth(ks), ks, &to);
                     if (!is_direct) store_tile(t, end, tile, PANEL, i0 + i, rows, j, width);
                 }

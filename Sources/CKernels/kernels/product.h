@@ -106,13 +106,11 @@ TK_INLINE void multiply_tile(const int rows, const int columns, const int step, 
     }
     for (; k < ks; k++) multiply_step(rows, columns, step, sums, a, b, k);
 #pragma clang loop unroll(full)
-    for (int i = 0; i < rows; i++)
+    for (int j = 0; j < columns; j++) {
+        const vfloat bias = t->bias ? load(t->bias + j * TK_WIDTH) : (vfloat)0.0f;
 #pragma clang loop unroll(full)
-        for (int j = 0; j < columns; j++) {
-            float *to = t->to + i * t->row + j * TK_WIDTH;
-            const vfloat v = t->alpha * sums[i][j];
-            store(to, t->adds ? v + load(to) : v);
-        }
+        for (int i = 0; i < rows; i++) store_sums(t, i, j * TK_WIDTH, t->alpha * sums[i][j], bias);
+    }
 }
 
 /// A last group of few rows takes half of the work of a full one.
@@ -161,15 +159,11 @@ static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
                     a[r] = left.first + i / ROWS * left.group + (r < rows ? r : rows - 1) * left.row;
                 for (int64_t j = 0; j < t->n; j += PANEL) {
                     const int64_t width = t->n - j < PANEL ? t->n - j : PANEL;
-                    float *c = t->c + (i0 + i) * t->c_row + j;
-                    if (!end.finishes && width % TK_WIDTH == 0 && computed_rows(rows) == rows) {
-                        const target to = {c, t->c_row, t->alpha, end.adds, c, t->c_row};
-                        multiply_any(rows, width, left.step, a, right + j * ks, ks, &to);
-                        continue;
-                    }
-                    const target to = {tile, PANEL, t->alpha, false, c, t->c_row};
+                    const bool is_direct = ends_in_registers(t, end) && width % TK_WIDTH == 0
+                                        && computed_rows(rows) == rows;
+                    const target to = is_direct ? target_at(t, end, i0 + i, j) : target_of_sums(t, tile, i0 + i, j);
                     multiply_any(rows, width, left.step, a, right + j * ks, ks, &to);
-                    store_tile(t, end, tile, PANEL, i0 + i, rows, j, width);
+                    if (!is_direct) store_tile(t, end, tile, PANEL, i0 + i, rows, j, width);
                 }
             }
         }
