@@ -197,7 +197,8 @@ def main():
                     ratios = [min(times) / r["tessera"] for times, r in zip(others, rounds) if times]
                     ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
                     rival = min((m for c, m in memory.items() if c.split()[0] not in OURS), default=float("nan"))
-                    needs = (memory["tessera"], memory.get("torch", float("nan")), rival)
+                    torch = min((m for c, m in memory.items() if c.split()[0] == "torch"), default=float("nan"))
+                    needs = (memory["tessera"], torch, rival)
                     ratio += f" | {statistics.median(shares):.0%} | " + ", ".join(f"{need:.0f}" for need in needs)
                     start = f"| {name} | {batch} | {precision} | {threads} | "
                     print(start + " | ".join(cells) + f" | {ratio} |", flush=True)

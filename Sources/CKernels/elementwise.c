@@ -8,27 +8,62 @@ enum { PIECE = 1 << 14, PARTS = 64 };
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 typedef struct {
-    const float *x, *p;
+    const float *x;
     float *y;
+    const uint16_t *from;                       // bfloat16
+    uint16_t *to;
     int64_t count;
     tk_activation activation;
-} activation_job;
+} conversion_job;
+
+static int64_t pieces(int64_t count) { return (count + PIECE - 1) / PIECE; }
 
 static void activate_piece(void *context, int64_t piece, int worker) {
     (void)worker;
-    const activation_job *j = context;
-    const int64_t start = piece * PIECE;
-    tk_kernels()->activate_range(j->x + start, j->y + start, least(PIECE, j->count - start), j->activation);
+    const conversion_job *j = context;
+    const int64_t start = piece * PIECE, count = least(PIECE, j->count - start);
+    if (j->from) tk_kernels()->widen_range(j->from + start, j->y + start, count);
+    tk_kernels()->activate_range((j->from ? j->y : j->x) + start, j->y + start, count, j->activation);
 }
 
 void tk_activate(const float *x, float *y, int64_t count, tk_activation activation) {
-    activation_job j = {.x = x, .y = y, .count = count, .activation = activation};
-    tk_parallel((count + PIECE - 1) / PIECE, activate_piece, &j);
+    conversion_job j = {.x = x, .y = y, .count = count, .activation = activation};
+    tk_parallel(pieces(count), activate_piece, &j);
+}
+
+void tk_activate_rounded(const uint16_t *x, float *y, int64_t count, tk_activation activation) {
+    conversion_job j = {.from = x, .y = y, .count = count, .activation = activation};
+    tk_parallel(pieces(count), activate_piece, &j);
+}
+
+static void halve_piece(void *context, int64_t piece, int worker) {
+    (void)worker;
+    const conversion_job *j = context;
+    const int64_t start = piece * PIECE;
+    tk_kernels()->halve_range(j->x + start, j->to + start, least(PIECE, j->count - start));
+}
+
+void tk_halve(const float *x, uint16_t *y, int64_t count) {
+    conversion_job j = {.x = x, .to = y, .count = count};
+    tk_parallel(pieces(count), halve_piece, &j);
+}
+
+static void widen_piece(void *context, int64_t piece, int worker) {
+    (void)worker;
+    const conversion_job *j = context;
+    const int64_t start = piece * PIECE;
+    tk_kernels()->widen_range(j->from + start, j->y + start, least(PIECE, j->count - start));
+}
+
+void tk_widen(const uint16_t *x, float *y, int64_t count) {
+    conversion_job j = {.from = x, .y = y, .count = count};
+    tk_parallel(pieces(count), widen_piece, &j);
 }
 
 /// Rows in at most PARTS parts; each part adds into its own row of sums, and the parts are added in order.
 typedef struct {
     const float *y_gradient, *x, *weight, *mean, *inverse;
+    const uint16_t *rounded;                    // x in bfloat16
     float *x_gradient, *weight_sums, *bias_sums;
     int64_t rows, columns, part_rows;
     tk_activation activation;
@@ -48,14 +83,25 @@ static void activation_gradient_part(void *context, int64_t part, int worker) {
     (void)worker;
     const row_job *j = context;
     const int64_t first = part * j->part_rows, rows = least(j->part_rows, j->rows - first), at = first * j->columns;
-    tk_kernels()->activation_gradient_rows(j->y_gradient + at, j->x + at, j->activation, j->x_gradient + at,
-                                           j->bias_sums ? j->bias_sums + part * j->columns : NULL, rows, j->columns);
+    float *sums = j->bias_sums ? j->bias_sums + part * j->columns : NULL;
+    if (!j->rounded) {
+        tk_kernels()->activation_gradient_rows(j->y_gradient + at, j->x + at, j->activation, j->x_gradient + at, sums,
+                                               rows, j->columns);
+        return;
+    }
+    for (int64_t i = at; i < at + rows * j->columns; i += j->columns) {
+        float *x = tk_scratch(j->columns);
+        tk_kernels()->widen_range(j->rounded + i, x, j->columns);
+        tk_kernels()->activation_gradient_rows(j->y_gradient + i, x, j->activation, j->x_gradient + i, sums, 1,
+                                               j->columns);
+    }
 }
 
-void tk_activation_backward(const float *y_gradient, const float *preactivation, tk_activation activation,
-                            float *x_gradient, float *bias_gradient, int64_t rows, int64_t columns) {
-    row_job j = {.y_gradient = y_gradient, .x = preactivation, .activation = activation, .x_gradient = x_gradient,
-                 .rows = rows, .columns = columns, .part_rows = part_rows(rows)};
+void tk_activation_backward(const float *y_gradient, const float *preactivation, const uint16_t *rounded,
+                            tk_activation activation, float *x_gradient, float *bias_gradient, int64_t rows,
+                            int64_t columns) {
+    row_job j = {.y_gradient = y_gradient, .x = preactivation, .rounded = rounded, .activation = activation,
+                 .x_gradient = x_gradient, .rows = rows, .columns = columns, .part_rows = part_rows(rows)};
     const int64_t parts = (rows + j.part_rows - 1) / j.part_rows;
     if (bias_gradient) {
         j.bias_sums = tk_allocate(parts * columns + 1);

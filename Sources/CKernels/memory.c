@@ -1,11 +1,10 @@
 // A cache of released buffers, by size class. Eight classes for each power of two: at most an eighth is wasted.
 //
-// Idle buffers are bounded: together with what is in use they may be twice the greatest use so far, and the longest
-// idle go back to the system first. The forward and the backward half of a training step want different sizes: a tighter
-// bound has each half give back what the other will ask for, a tenth of the step's time in page faults.
+// Idle buffers are bounded: together with what is in use they may be two and a half times the greatest use so far, and
+// the longest idle go back to the system first. The forward and the backward half of a training step want different
+// sizes: a tighter bound has each half give back what the other will ask for, a tenth of the step's time in page faults.
 #include "tk_memory.h"
 #include <pthread.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -98,14 +97,14 @@ static void shrink_idle(int64_t limit) {
 }
 
 static int64_t idle_limit(void) {
-    int64_t limit = 2 * peak_bytes - used_bytes;
+    int64_t limit = 5 * peak_bytes / 2 - used_bytes;
     return limit > always_idle_bytes ? limit : always_idle_bytes;
 }
 
 /// A recycled buffer or NULL; counts the bytes as used either way.
-static void *take(int class, int64_t bytes, bool recycled) {
+static void *take(int class, int64_t bytes) {
     pthread_mutex_lock(&lock);
-    idle *buffer = recycled ? idle_of_class[class] : NULL;
+    idle *buffer = idle_of_class[class];
     if (buffer) unlink_idle(buffer, class);
     used_bytes += bytes;
     allocations++;
@@ -126,18 +125,18 @@ static int64_t bytes_of(int64_t count) {
 float *tk_allocate(int64_t count) {
     int64_t bytes;
     int class = class_for(bytes_of(count), &bytes);
-    void *memory = take(class, bytes, true);
+    void *memory = take(class, bytes);
     return memory ? memory : system_allocate(bytes);
 }
 
 float *tk_allocate_zeroed(int64_t count) {
     int64_t bytes;
     int class = class_for(bytes_of(count), &bytes);
-    if (bytes >= mapped_bytes) {            // new pages are zero, and exist only once they are touched
-        take(class, bytes, false);
-        return system_allocate(bytes);
+    void *memory = take(class, bytes);
+    if (!memory) {
+        memory = system_allocate(bytes);
+        if (bytes >= mapped_bytes) return memory;       // new pages are zero, and exist only once they are touched
     }
-    float *memory = tk_allocate(count);
     memset(memory, 0, (size_t)bytes);
     return memory;
 }

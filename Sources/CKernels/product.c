@@ -109,6 +109,7 @@ static void product_task(void *context, int64_t index, int worker) {
         const int64_t offset = matrix * j->c_batch + row * t.c_row + column;
         t.c += offset;
         if (t.preactivation) t.preactivation += offset;
+        if (t.rounded_preactivation) t.rounded_preactivation += offset;
     }
     if (t.row_sums) t.row_sums = column == 0 ? j->row_parts + split * j->whole.m + row : NULL;
     if (t.bias) t.bias += column;
@@ -208,7 +209,8 @@ void tk_multiply(const tk_product *p) {
             .a = {.data = p->a, .row = p->a_row, .column = p->a_column},
             .b = {.data = p->b, .row = p->b_row, .column = p->b_column},
             .c = p->c, .c_row = p->c_row, .alpha = p->alpha, .accumulate = p->accumulate, .bias = p->bias,
-            .activation = p->activation, .preactivation = p->preactivation, .residual = p->residual,
+            .activation = p->activation, .preactivation = p->preactivation,
+            .rounded_preactivation = p->rounded_preactivation, .residual = p->residual,
             .residual_row = p->residual_row, .row_sums = p->row_sums, .precision = p->precision,
         },
         .a_batch = p->a_batch, .b_batch = p->b_batch, .c_batch = p->c_batch, .residual_batch = p->residual_batch,

@@ -36,6 +36,7 @@ typedef struct {
     const float *bias;
     tk_activation activation;
     float *preactivation;
+    uint16_t *rounded_preactivation;
     const float *residual;
     int64_t residual_row;
     float *row_sums;                                        // added to; not for patches
@@ -44,7 +45,8 @@ typedef struct {
 
 /// Whether more than the sums goes into the result.
 static inline bool tk_has_epilogue(const tk_block *t) {
-    return t->bias || t->activation != TK_IDENTITY || t->preactivation || t->residual;
+    return t->bias || t->activation != TK_IDENTITY || t->preactivation ||
+           t->rounded_preactivation || t->residual;
 }
 
 enum {

@@ -36,7 +36,7 @@ package final class Node: @unchecked Sendable {
     func recompute() -> Tensor {
         if let recomputed { return recomputed }
         let operation = operation as! any RecomputableOperation
-        let result = operation.recompute(saved.map(\.tensor), output)
+        let result = operation.recompute({ saved[$0].tensor }, output)
         recomputed = result
         return result
     }
@@ -55,14 +55,21 @@ package final class Node: @unchecked Sendable {
     }
 }
 
-/// What an operation keeps for its gradient: a tensor, or who can compute it again.
+/// What an operation keeps for its gradient: a tensor, its rounded values, or who can compute it again.
 enum Kept {
     case tensor(Tensor)
+    case rounded(Rounded)
     case result(of: Node, as: Shape)
 
-    init(_ tensor: Tensor, on tape: Tape) {
+    /// Parameters, images and other leaves have their memory in any case; of small tensors a copy is not worth a call.
+    private static let leastCount = 1 << 12
+
+    /// - Parameter isOperand: whether only products in bfloat16 will read it
+    init(_ tensor: Tensor, on tape: Tape, isOperand: Bool) {
         if let source = tensor.node?.source(on: tape) {
             self = .result(of: source, as: tensor.shape)
+        } else if isOperand, tensor.node?.operation != nil, tensor.count >= Self.leastCount {
+            self = .rounded(Rounded(tensor))
         } else {
             self = .tensor(tensor.detached)
         }
@@ -71,12 +78,17 @@ enum Kept {
     var tensor: Tensor {
         switch self {
         case .tensor(let tensor): tensor
+        case .rounded(let rounded): rounded.widened
         case .result(let node, let shape): Tensor(shape: shape, storage: node.recompute().storage)
         }
     }
 
     /// The memory that it takes.
     var storage: Storage? {
-        if case .tensor(let tensor) = self { tensor.storage } else { nil }
+        switch self {
+        case .tensor(let tensor): tensor.storage
+        case .rounded(let rounded): rounded.memory.storage
+        case .result: nil
+        }
     }
 }

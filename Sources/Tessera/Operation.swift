@@ -44,13 +44,13 @@ extension DirectOperation {
 /// nonlinearity.
 ///
 /// Nobody keeps such a result for the backward pass. Where another operation would, the ``Tape`` notes who made it, and
-/// the backward pass makes it again, with the same bits.
+/// the backward pass makes it again: with the same bits, unless what it keeps is rounded to bfloat16.
 package protocol RecomputableOperation: Operation {
     /// Whether this one can, with its attributes.
     var isRecomputable: Bool { get }
 
-    /// The result, from what ``Operation/forward(_:_:_:)`` saved.
-    func recompute(_ saved: [Tensor], _ shape: Shape) -> Tensor
+    /// The result, from what ``Operation/forward(_:_:_:)`` saved, by its place there.
+    func recompute(_ saved: (_ place: Int) -> Tensor, _ shape: Shape) -> Tensor
 }
 
 /// What a forward pass keeps for the backward pass.
@@ -58,6 +58,8 @@ public struct Saved {
     /// False when no gradient will be asked for; then nothing should be kept.
     public let isNeeded: Bool
     public var tensors: [Tensor] = []
+    /// The places of tensors that only products in bfloat16 will read: they may be kept rounded.
+    package var operands: Range<Int> = 0..<0
 
     /// For a forward pass that nobody will differentiate.
     package static var nothing: Saved { Saved(isNeeded: false) }
@@ -103,12 +105,12 @@ public func apply(_ operation: some Operation, _ inputs: [Tensor]) -> Tensor {
     let tape = Tape.current
     if inputs.contains(where: \.isAbstract) {
         let output = Tensor(abstract: shape)
-        return tape?.note(operation, inputs, output, []) ?? output
+        return tape?.note(operation, inputs, output, .nothing) ?? output
     }
     let isNoted = tape?.notes(inputs) ?? false
     var saved = Saved(isNeeded: isNoted && tape?.purpose == .gradients)
     let output = operation.forward(inputs, shape, &saved)
     assert(output.shape == shape, "\(type(of: operation).name) computed \(output.shape), not \(shape)")
     guard isNoted, let tape else { return output }
-    return tape.note(operation, inputs, output, saved.tensors)
+    return tape.note(operation, inputs, output, saved)
 }

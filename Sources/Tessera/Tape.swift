@@ -53,12 +53,13 @@ public final class Tape: @unchecked Sendable {
 
     func notes(_ inputs: [Tensor]) -> Bool { inputs.contains { $0.node != nil } }
 
-    func note(_ operation: any Operation, _ inputs: [Tensor], _ output: Tensor, _ saved: [Tensor]) -> Tensor {
+    func note(_ operation: any Operation, _ inputs: [Tensor], _ output: Tensor, _ saved: Saved) -> Tensor {
         // Differentiation needs only who produced an input; its values live as long as someone saved them.
         let kept =
             purpose == .gradients ? inputs.map { Tensor(shape: $0.shape, storage: nil, node: $0.node) } : inputs
         let node = Node(
-            operation, kept, output.shape, saved.map { Kept($0, on: self) }, on: self,
+            operation, kept, output.shape,
+            saved.tensors.enumerated().map { Kept($1, on: self, isOperand: saved.operands.contains($0)) }, on: self,
             reshaping: output.storage === inputs[0].storage ? inputs[0].node : nil)
         nodes.append(node)
         return Tensor(shape: output.shape, storage: output.storage, node: node)

@@ -27,5 +27,48 @@ extension KernelTests {
                 }
             }
         }
+
+        /// Ties, subnormal numbers, what rounds up to infinity, and NaN whose lower bits alone say that it is one.
+        @Test func halvesAreRoundedToEven() {
+            var x: [Float] = (0..<203).map { Float(bitPattern: UInt32($0) &* 0x0157_A3C1) }
+            x += [.infinity, -.infinity, 3.4e38, -0.0, 1e-40, 1 + 0x1p-8, 1 + 0x3p-8, 1 + 0x1.8p-8]
+            x += [Float(bitPattern: 0x7F80_0001), Float(bitPattern: 0xFFFF_FFFF)]
+            forEachLevel { name in
+                for count in [x.count, 16, 5, 0] {
+                    var halves = [UInt16](repeating: 7, count: count + 1)
+                    var wide = [Float](repeating: 7, count: count + 1)
+                    tk_halve(x, &halves, Int64(count))
+                    tk_widen(halves, &wide, Int64(count))
+                    for (x, y) in zip(x, wide.dropLast()) {
+                        let same = y.bitPattern == roundedToBFloat16(x).bitPattern
+                        #expect(x.isNaN ? y.isNaN : same, "\(name): \(x) became \(y)")
+                    }
+                    #expect(halves.last == 7 && wide.last == 7, "\(name) wrote beside its result")
+                }
+            }
+        }
+
+        /// What is kept in bfloat16 gives the same as the rounded values in float32, gradients and column sums included.
+        @Test func roundedValuesGiveWhatTheyWouldInFloat32() {
+            let (rows, columns) = (37, 83)
+            var random = TestRandom(seed: 4)
+            let rounded = random.floats(rows * columns).map(roundedToBFloat16)
+            let gradient = random.floats(rows * columns)
+            forEachLevel { name in
+                var halves = [UInt16](repeating: 0, count: rounded.count)
+                tk_halve(rounded, &halves, Int64(rounded.count))
+                for kind in activations {
+                    var (y, expected) = (rounded, rounded)
+                    tk_activate_rounded(halves, &y, Int64(y.count), kind)
+                    tk_activate(rounded, &expected, Int64(y.count), kind)
+                    #expect(y == expected, "\(name), activation \(kind.rawValue)")
+                    var sums = [Float](repeating: 0, count: columns), expectedSums = sums
+                    tk_activation_backward(gradient, nil, halves, kind, &y, &sums, Int64(rows), Int64(columns))
+                    tk_activation_backward(
+                        gradient, rounded, nil, kind, &expected, &expectedSums, Int64(rows), Int64(columns))
+                    #expect(y == expected && sums == expectedSums, "\(name), gradient of \(kind.rawValue)")
+                }
+            }
+        }
     }
 }

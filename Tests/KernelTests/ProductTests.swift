@@ -225,6 +225,45 @@ extension KernelTests {
             }
         }
 
+        /// The preactivation in bfloat16 is the one in float32, rounded, and nothing else changes.
+        @Test func preactivationsInHalfOfTheMemory() {
+            var random = TestRandom(seed: 8)
+            let (m, n, k) = (53, 71, 40)
+            let (a, b, bias) = (random.floats(m * k), random.floats(k * n), random.floats(n))
+            func run(_ keep: (inout tk_product) -> Void) -> [Float] {
+                var c = [Float](repeating: 0, count: m * n)
+                var product = tk_product()
+                (product.m, product.n, product.k, product.batch) = (Int64(m), Int64(n), Int64(k), 1)
+                (product.a_row, product.a_column) = (Int64(k), 1)
+                (product.b_row, product.b_column, product.c_row) = (Int64(n), 1, Int64(n))
+                (product.alpha, product.activation, product.precision) = (1, TK_GELU, TK_BFLOAT16)
+                keep(&product)
+                a.withUnsafeBufferPointer { a in
+                    b.withUnsafeBufferPointer { b in
+                        bias.withUnsafeBufferPointer { bias in
+                            c.withUnsafeMutableBufferPointer { c in
+                                (product.a, product.b, product.c) = (a.baseAddress, b.baseAddress, c.baseAddress)
+                                product.bias = bias.baseAddress
+                                tk_multiply(&product)
+                            }
+                        }
+                    }
+                }
+                return c
+            }
+            forEachLevel { level in
+                var (full, halves) = ([Float](repeating: 0, count: m * n), [UInt16](repeating: 0, count: m * n))
+                let first = full.withUnsafeMutableBufferPointer { full in
+                    run { $0.preactivation = full.baseAddress }
+                }
+                let second = halves.withUnsafeMutableBufferPointer { halves in
+                    run { $0.rounded_preactivation = halves.baseAddress }
+                }
+                #expect(first == second, "\(level)")
+                #expect(halves.map { Float(bitPattern: UInt32($0) << 16) } == full.map(roundedToBFloat16), "\(level)")
+            }
+        }
+
         /// Codes are multiplied without rounding, and so every instruction set finds the same.
         @Test func codesAreTheSameEverywhere() {
             for (m, n, k) in [(50, 70, 96), (33, 100, 700), (64, 48, 3000)] {

@@ -101,7 +101,7 @@ static void normalise(void) {
     float *bias = numbers(columns), *mean = numbers(rows), *inverse = numbers(rows);
     tk_layer_norm(x, weight, bias, 1e-5f, y, mean, inverse, rows, columns);
     tk_layer_norm_backward(y, x, weight, mean, inverse, x, weight, bias, rows, columns);
-    tk_activation_backward(y, x, TK_GELU, x, bias, rows, columns);
+    tk_activation_backward(y, x, NULL, TK_GELU, x, bias, rows, columns);
     tk_softmax(x, y, rows, columns);
     float *operands[] = {x, y, weight, bias, mean, inverse};
     for (int i = 0; i < 6; i++) free(operands[i]);

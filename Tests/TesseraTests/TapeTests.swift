@@ -1,4 +1,4 @@
-import Tessera
+@testable import Tessera
 import Testing
 
 @Suite struct TapeTests {
@@ -48,6 +48,51 @@ import Testing
         let kept = try gradients { $0 + 0 }
         #expect(kept.0 == again.0 + 4 * (4 * 8 + 4 * 6))
         #expect(again.1 == kept.1)
+    }
+
+    /// In bfloat16, what only products read again is kept in half of the memory, and the gradients have the bits that they
+    /// have with all of it.
+    @Test func operandsOfProductsAreKeptRounded() throws {
+        var random = RandomGenerator(seed: 3)
+        func tensor(_ shape: Shape) -> Tensor {
+            Tensor((0..<shape.count).map { _ in random.uniform(-1, 1) }, shape)
+        }
+        func check(_ shapes: [Shape], _ operation: (Precision) -> any Operation) throws {
+            let inputs = shapes.map(tensor)
+            var saved = Saved(isNeeded: true)
+            let output = operation(.bfloat16).shape(shapes)
+            let cotangent = tensor(output)
+            _ = operation(.bfloat16).forward(inputs, output, &saved)
+            let expected = operation(.bfloat16).backward(
+                BackwardContext(
+                    gradient: cotangent, inputShapes: shapes, saved: saved.tensors, wanted: shapes.map { _ in true }))
+            let leaves = inputs.map(Tape.leaf)
+            let bytes = try [Precision.bfloat16, .float32].map { precision in
+                let tape = Tape()
+                // Results of an operation, as leaves are kept as they are.
+                let y = tape.record { apply(operation(precision), leaves.map { $0 + 0 }) }
+                let bytes = tape.savedBytes()
+                let gradients = tape.gradients(of: y, cotangent: cotangent)
+                if precision == .bfloat16 {
+                    for (leaf, expected) in zip(leaves, expected) {
+                        let (taped, expected) = (try #require(gradients[leaf]), try #require(expected))
+                        #expect(taped.scalars == expected.scalars)
+                    }
+                }
+                return bytes
+            }
+            #expect(bytes[0] < bytes[1] * 6 / 10, "\(bytes)")
+        }
+        try check([[4, 64, 96]]) {
+            Attention(
+                heads: 2, isPacked: true, hasBias: false, scale: 0.3, dropout: 0, seed: 0, precision: $0)
+        }
+        try check([[300, 64], [80, 64]]) {
+            LinearOperation(activation: .gelu, hasBias: false, hasResidual: false, precision: $0)
+        }
+        try check([[6, 40, 32], [6, 32, 50]]) {
+            MatrixProduct(transposesLeft: false, transposesRight: false, precision: $0)
+        }
     }
 
     /// A tensor of another tape, which ends first: its values are kept, as nobody could compute them again.

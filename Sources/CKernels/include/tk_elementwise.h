@@ -5,10 +5,17 @@
 /// y = activation(x).
 void tk_activate(const float *x, float *y, int64_t count, tk_activation activation);
 
+void tk_activate_rounded(const uint16_t *x, float *y, int64_t count, tk_activation activation);
+
 /// x_gradient = y_gradient * activation'(preactivation) over [rows][columns]; the column sums of x_gradient go into
-/// bias_gradient unless it is NULL.
-void tk_activation_backward(const float *y_gradient, const float *preactivation, tk_activation activation,
-                            float *x_gradient, float *bias_gradient, int64_t rows, int64_t columns);
+/// bias_gradient unless it is NULL. The preactivation is in float32, or in bfloat16 where the first of both is NULL.
+void tk_activation_backward(const float *y_gradient, const float *preactivation, const uint16_t *rounded,
+                            tk_activation activation, float *x_gradient, float *bias_gradient, int64_t rows,
+                            int64_t columns);
+
+/// To bfloat16, to nearest with ties to even, and back.
+void tk_halve(const float *x, uint16_t *y, int64_t count);
+void tk_widen(const uint16_t *x, float *y, int64_t count);
 
 typedef enum { TK_ADD, TK_SUBTRACT, TK_MULTIPLY, TK_DIVIDE, TK_MAXIMUM, TK_MINIMUM } tk_binary;
 

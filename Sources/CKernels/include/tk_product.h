@@ -43,6 +43,7 @@ typedef struct {
     const float *bias;           // [n] or NULL
     tk_activation activation;
     float *preactivation;        // as c, or NULL: the value before the activation, kept for the backward pass
+    uint16_t *rounded_preactivation;        // the same in bfloat16
     const float *residual;       // added last, or NULL; must not overlap c
     int64_t residual_row, residual_batch;
     tk_precision precision;

@@ -23,6 +23,23 @@ static void TK_KERNEL(activate_range)(const float *x, float *y, int64_t count, t
     })
 }
 
+static void TK_KERNEL(halve_range)(const float *x, uint16_t *y, int64_t count) {
+    for (int64_t i = 0; i < count; i += TK_WIDTH) store_rounded_up_to(y + i, load_up_to(x + i, count - i), count - i);
+}
+
+static void TK_KERNEL(widen_range)(const uint16_t *x, float *y, int64_t count) {
+    int64_t i = 0;
+    for (; i + TK_WIDTH <= count; i += TK_WIDTH) {
+        ushorts halves;
+        memcpy(&halves, x + i, sizeof halves);
+        store(y + i, vfrom_bits((vint)(__builtin_convertvector(halves, vuint) << 16)));
+    }
+    for (; i < count; i++) {
+        const uint32_t bits = (uint32_t)x[i] << 16;
+        memcpy(y + i, &bits, sizeof bits);
+    }
+}
+
 /// x_gradient = y_gradient * the derivative at the preactivation, added to column_sums where there are any.
 TK_INLINE void activation_gradient_row(const float *y_gradient, const float *preactivation, tk_activation activation,
                                        float *x_gradient, float *column_sums, int64_t columns) {

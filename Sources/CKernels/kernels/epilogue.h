@@ -11,6 +11,7 @@ TK_INLINE void finish_columns(const tk_block *t, tile_end end, tk_activation act
     const int64_t c_row = t->c_row, residual_row = t->residual_row, place = row * c_row + column;
     float *c = t->c + place;
     float *preactivation = t->preactivation ? t->preactivation + place : NULL;
+    uint16_t *rounded = t->rounded_preactivation ? t->rounded_preactivation + place : NULL;
     const float *residual = t->residual ? t->residual + row * residual_row + column : NULL;
     const vfloat bias = t->bias ? load_up_to(t->bias + column, lanes) : (vfloat)0.0f;
     for (int64_t i = 0; i < rows; i++) {
@@ -18,6 +19,7 @@ TK_INLINE void finish_columns(const tk_block *t, tile_end end, tk_activation act
         if (end.adds) v += load_up_to(c + i * c_row, lanes);
         v += bias;
         if (preactivation) store_up_to(preactivation + i * c_row, v, lanes);
+        if (rounded) store_rounded_up_to(rounded + i * c_row, v, lanes);
         v = activate(activation, v);
         if (residual) v += load_up_to(residual + i * residual_row, lanes);
         store_up_to(c + i * c_row, v, lanes);

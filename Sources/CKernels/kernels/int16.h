@@ -6,7 +6,6 @@
 // level gives the operation: dot_pairs(sums, a, b), which adds the products of both 16-bit halves.
 #include "panels.h"
 
-typedef uint16_t ushorts __attribute__((ext_vector_type(TK_WIDTH)));
 typedef vint pair_sums;
 
 enum {

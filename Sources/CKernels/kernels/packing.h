@@ -1,12 +1,5 @@
 // Copies of operands in the order in which the product's innermost loop reads them.
 
-/// To the nearest bfloat16, ties to even, kept as float32. A NaN stays a NaN.
-TK_INLINE vfloat round_to_bfloat16(vfloat x) {
-    const vuint bits = (vuint)vbits(x);
-    const vuint rounded = bits + 0x7FFF + (bits >> 16 & 1), quiet = bits | 0x400000;
-    return vfrom_bits((vint)(((x != x) ? quiet : rounded) & 0xFFFF0000));
-}
-
 /// `count` floats of whole vectors.
 TK_INLINE void round_in_place(float *values, int64_t count) {
     for (int64_t i = 0; i < count; i += TK_WIDTH) store(values + i, round_to_bfloat16(load(values + i)));

@@ -43,7 +43,7 @@ TK_INLINE void prefetch_result(const int rows, const int columns, const target *
 
 /// Whether sums of a k block need no more than a target can say.
 TK_INLINE bool ends_in_registers(const tk_block *t, tile_end end) {
-    return !end.finishes || (t->activation == TK_IDENTITY && !t->preactivation);
+    return !end.finishes || (t->activation == TK_IDENTITY && !t->preactivation && !t->rounded_preactivation);
 }
 
 /// The target of a whole tile at (row, column) whose sums end in registers.

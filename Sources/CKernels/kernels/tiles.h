@@ -24,8 +24,6 @@ TK_INLINE int64_t panel_width(int64_t n, int64_t j) {
 #include "packing.h"
 #include "epilogue.h"
 
-typedef uint16_t ushorts __attribute__((ext_vector_type(TK_WIDTH)));
-
 TK_INLINE int64_t whole_steps(int64_t k) { return (k + K_STEP - 1) / K_STEP * K_STEP; }
 
 /// What is left of a number when its first part is taken away.

@@ -8,6 +8,7 @@
 typedef float vfloat __attribute__((ext_vector_type(TK_WIDTH)));
 typedef int32_t vint __attribute__((ext_vector_type(TK_WIDTH)));
 typedef uint32_t vuint __attribute__((ext_vector_type(TK_WIDTH)));
+typedef uint16_t ushorts __attribute__((ext_vector_type(TK_WIDTH)));
 typedef double vdouble __attribute__((ext_vector_type(TK_WIDTH)));
 /// Some vectors. Functions are long chains of operations, each of which waits for the one before it: those of several
 /// vectors, one operation after the other, fill the gaps. How many: what fits into the registers.
@@ -84,6 +85,20 @@ TK_OVERLOADED vfloats vreciprocal_estimate(vfloats x) {
 #include "activation.h"
 #undef floats
 #undef ints
+
+/// To the nearest bfloat16, ties to even, kept as float32. A NaN stays a NaN.
+TK_INLINE vfloat round_to_bfloat16(vfloat x) {
+    const vuint bits = (vuint)vbits(x);
+    const vuint rounded = bits + 0x7FFF + (bits >> 16 & 1), quiet = bits | 0x400000;
+    return vfrom_bits((vint)(((x != x) ? quiet : rounded) & 0xFFFF0000));
+}
+
+/// The first `count` lanes as bfloat16.
+TK_INLINE void store_rounded_up_to(uint16_t *p, vfloat v, int64_t count) {
+    const ushorts halves = __builtin_convertvector((vuint)vbits(round_to_bfloat16(v)) >> 16, ushorts);
+    if (count >= TK_WIDTH) memcpy(p, &halves, sizeof halves);
+    else for (int64_t i = 0; i < count; i++) p[i] = halves[i];
+}
 
 /// Sum of the lanes, in the order of a binary tree.
 TK_INLINE float vsum(vfloat v) {

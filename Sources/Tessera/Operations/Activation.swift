@@ -48,16 +48,35 @@ extension Activation {
         return output
     }
 
+    func callAsFunction(_ x: Rounded) -> Tensor {
+        let output = Tensor(uninitialized: x.shape)
+        withExtendedLifetime((x, output)) {
+            tk_activate_rounded(x.pointer, output.mutablePointer, Int64(output.count), kernel)
+        }
+        return output
+    }
+
     /// The gradient at the activation's input `x`, and its sums over all axes but the last: the gradient of a bias that was
     /// added to x.
     func backward(_ gradient: Tensor, _ x: Tensor, sumsColumns: Bool) -> (gradient: Tensor, sums: Tensor?) {
-        let result = Tensor(uninitialized: x.shape)
-        let columns = x.rank > 0 ? x.shape[-1] : 1
+        withExtendedLifetime(x) { backward(gradient, x.pointer, nil, x.shape, sumsColumns) }
+    }
+
+    func backward(_ gradient: Tensor, _ x: Rounded, sumsColumns: Bool) -> (gradient: Tensor, sums: Tensor?) {
+        withExtendedLifetime(x) { backward(gradient, nil, x.pointer, x.shape, sumsColumns) }
+    }
+
+    private func backward(
+        _ gradient: Tensor, _ x: UnsafePointer<Float>?, _ rounded: UnsafePointer<UInt16>?, _ shape: Shape,
+        _ sumsColumns: Bool
+    ) -> (gradient: Tensor, sums: Tensor?) {
+        let result = Tensor(uninitialized: shape)
+        let columns = shape.rank > 0 ? shape[-1] : 1
         let sums = sumsColumns ? Tensor(uninitialized: [columns]) : nil
-        withExtendedLifetime((gradient, x, result, sums)) {
+        withExtendedLifetime((gradient, result, sums)) {
             tk_activation_backward(
-                gradient.pointer, x.pointer, kernel, result.mutablePointer, sums?.mutablePointer,
-                Int64(x.count / max(1, columns)), Int64(columns))
+                gradient.pointer, x, rounded, kernel, result.mutablePointer, sums?.mutablePointer,
+                Int64(shape.count / max(1, columns)), Int64(columns))
         }
         return (result, sums)
     }
@@ -76,7 +95,7 @@ package struct Activate: RecomputableOperation {
 
     package var isRecomputable: Bool { true }
 
-    package func recompute(_ saved: [Tensor], _ shape: Shape) -> Tensor { activation(saved[0]) }
+    package func recompute(_ saved: (Int) -> Tensor, _ shape: Shape) -> Tensor { activation(saved(0)) }
 
     package func backward(_ context: BackwardContext) -> [Tensor?] {
         [activation.backward(context.gradient, context.saved[0], sumsColumns: false).gradient]

@@ -77,32 +77,34 @@ package struct Attention: Operation {
         return a
     }
 
-    private func kernel(_ inputs: [Tensor], _ output: Tensor) -> tk_attention {
+    private func kernel(_ inputs: [Tensor], _ output: Shape) -> tk_attention {
         let shapes = inputs.map(\.shape)
-        var a = kernel(shapes, output.shape)
+        var a = kernel(shapes, output)
         let (k, v) = packedOffsets(shapes)
         a.q = inputs[0].pointer
         a.k = isPacked ? a.q + k : inputs[1].pointer
         a.v = isPacked ? a.q + v : inputs[2].pointer
-        a.out = output.mutablePointer
         a.bias = hasBias ? inputs.last!.pointer : nil
         return a
     }
 
     package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let output = Tensor(uninitialized: shape)
-        var a = kernel(inputs, output)
+        var a = kernel(inputs, shape)
+        a.out = output.mutablePointer
         let logSumExp = saved.isNeeded ? Tensor(uninitialized: [shape[0], heads, shape[1]]) : nil
         a.log_sum_exp = logSumExp?.mutablePointer
         withExtendedLifetime((inputs, output, logSumExp)) { tk_attention_forward(&a) }
-        if let logSumExp { saved.tensors = inputs + [output, logSumExp] }
+        if let logSumExp {
+            saved.tensors = inputs + [logSumExp]
+            saved.operands = precision == .bfloat16 ? 0..<(isPacked ? 1 : 3) : 0..<0
+        }
         return output
     }
 
     package func backward(_ context: BackwardContext) -> [Tensor?] {
-        let inputs = Array(context.saved.dropLast(2))
-        let output = context.saved[context.saved.count - 2]
-        var a = kernel(inputs, output)
+        let inputs = Array(context.saved.dropLast())
+        var a = kernel(inputs, context.gradient.shape)
         a.log_sum_exp = context.saved.last!.mutablePointer
         let gradients = inputs.map { Tensor(uninitialized: $0.shape) }
         let wantsBias = hasBias && context.wanted.last!

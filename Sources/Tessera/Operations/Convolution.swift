@@ -59,7 +59,7 @@ package struct Convolution: RecomputableOperation {
 
     package var isRecomputable: Bool { activation != .identity }
 
-    package func recompute(_ saved: [Tensor], _ shape: Shape) -> Tensor { activation(saved[2]) }
+    package func recompute(_ saved: (Int) -> Tensor, _ shape: Shape) -> Tensor { activation(saved(2)) }
 
     package func backward(_ context: BackwardContext) -> [Tensor?] {
         let (x, weight) = (context.saved[0], context.saved[1])

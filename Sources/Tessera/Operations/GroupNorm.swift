@@ -37,7 +37,8 @@ package struct GroupNormalization: DirectOperation, RecomputableOperation {
 
     package var isRecomputable: Bool { true }
 
-    package func recompute(_ saved: [Tensor], _ shape: Shape) -> Tensor {
+    package func recompute(_ saved: (Int) -> Tensor, _ shape: Shape) -> Tensor {
+        let saved = (0..<2 + (hasWeight ? 1 : 0) + (hasBias ? 1 : 0)).map(saved)
         let (samples, positions, channels) = extents(shape)
         let output = Tensor(uninitialized: shape)
         withExtendedLifetime((saved, output)) {

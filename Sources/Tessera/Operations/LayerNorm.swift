@@ -22,7 +22,9 @@ package struct LayerNormalization: RecomputableOperation {
 
     package var isRecomputable: Bool { true }
 
-    package func recompute(_ saved: [Tensor], _ shape: Shape) -> Tensor { compute(saved.dropLast(), nil) }
+    package func recompute(_ saved: (Int) -> Tensor, _ shape: Shape) -> Tensor {
+        compute((0..<1 + (hasWeight ? 1 : 0) + (hasBias ? 1 : 0)).map(saved), nil)
+    }
 
     private func compute(_ inputs: [Tensor], _ statistics: Tensor?) -> Tensor {
         let (x, output) = (inputs[0], Tensor(uninitialized: inputs[0].shape))

@@ -22,7 +22,8 @@ package struct LinearOperation: RecomputableOperation {
         let (x, weight) = (inputs[0], inputs[1])
         let output = Tensor(uninitialized: shape)
         let keepsPreactivation = saved.isNeeded && activation != .identity
-        let preactivation = keepsPreactivation ? Tensor(uninitialized: shape) : nil
+        let preactivation = keepsPreactivation && !roundsPreactivation ? Tensor(uninitialized: shape) : nil
+        let rounded = keepsPreactivation && roundsPreactivation ? Rounded(uninitialized: shape) : nil
         let (outputs, channels) = (weight.shape[0], weight.shape[1])
         var product = tk_product(rows: channels == 0 ? 0 : x.count / channels, outputs, channels, precision)
         product.a = x.pointer
@@ -34,16 +35,25 @@ package struct LinearOperation: RecomputableOperation {
         product.bias = hasBias ? inputs[2].pointer : nil
         product.activation = activation.kernel
         product.preactivation = preactivation?.mutablePointer
+        product.rounded_preactivation = rounded?.pointer
         product.residual = hasResidual ? inputs.last!.pointer : nil
         product.residual_row = Int64(outputs)
-        withExtendedLifetime((inputs, output, preactivation)) { tk_multiply(&product) }
-        if saved.isNeeded { saved.tensors = [x, weight] + (preactivation.map { [$0] } ?? []) }
+        withExtendedLifetime((inputs, output, preactivation, rounded)) { tk_multiply(&product) }
+        if saved.isNeeded {
+            saved.tensors = [x, weight] + [preactivation, rounded?.memory].compactMap { $0 }
+            saved.operands = precision == .bfloat16 ? 0..<1 : 0..<0
+        }
         return output
     }
 
+    /// Its derivative is then computed from the rounded value, as in other implementations of bfloat16.
+    private var roundsPreactivation: Bool { precision == .bfloat16 }
+
     package var isRecomputable: Bool { activation != .identity && !hasResidual }
 
-    package func recompute(_ saved: [Tensor], _ shape: Shape) -> Tensor { activation(saved[2]) }
+    package func recompute(_ saved: (Int) -> Tensor, _ shape: Shape) -> Tensor {
+        roundsPreactivation ? activation(Rounded(shape, memory: saved(2))) : activation(saved(2))
+    }
 
     package func backward(_ context: BackwardContext) -> [Tensor?] {
         let (x, weight) = (context.saved[0], context.saved[1])
@@ -53,7 +63,11 @@ package struct LinearOperation: RecomputableOperation {
         var biasGradient: Tensor?
         let wantsBias = hasBias && context.wanted[2]
         if activation != .identity {
-            (gradient, biasGradient) = activation.backward(gradient, context.saved[2], sumsColumns: wantsBias)
+            (gradient, biasGradient) =
+                roundsPreactivation
+                ? activation.backward(
+                    gradient, Rounded(gradient.shape, memory: context.saved[2]), sumsColumns: wantsBias)
+                : activation.backward(gradient, context.saved[2], sumsColumns: wantsBias)
         } else if wantsBias {
             biasGradient =
                 context.wanted[1] && channels > 0

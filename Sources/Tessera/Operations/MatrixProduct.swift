@@ -49,7 +49,10 @@ package struct MatrixProduct: Operation {
         product.b = b.pointer
         product.c = output.mutablePointer
         withExtendedLifetime((inputs, output)) { tk_multiply(&product) }
-        if saved.isNeeded { saved.tensors = [a, b] }
+        if saved.isNeeded {
+            saved.tensors = [a, b]
+            saved.operands = precision == .bfloat16 ? 0..<2 : 0..<0
+        }
         return output
     }
 
