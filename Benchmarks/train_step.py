@@ -165,30 +165,30 @@ def main():
     wanted = sys.argv[2] if len(sys.argv) > 2 else ""
     torch.set_num_threads(2)
     header = ["case", *(f"{p} ms" for p in PRECISIONS), "torch float32 ms", "torch bfloat16 ms"]
-    header += [*(f"torch / {p}" for p in PRECISIONS), "ours MB", "torch MB"]
+    header += [*(f"torch / {p}" for p in PRECISIONS), "MB of each", "MB of torch's"]
     print(f"| {' | '.join(header)} |")
     print("| --- " * len(header) + "|")
     median = statistics.median
     for index, (name, size, channels, batch, arguments) in enumerate(CASES):
         if wanted not in name:
             continue
-        ours, theirs, ratios, memory = {p: [] for p in PRECISIONS}, {False: [], True: []}, {}, 0
+        ours, theirs, ratios, memory = {p: [] for p in PRECISIONS}, {False: [], True: []}, {}, {}
         runs = 20 if "cct_2" in name else 6 if "deit" in name else 3
         for _ in range(rounds):
             for precision, times in ours.items():
                 result = our_step(name, batch, arguments, runs, precision)
-                memory = max(memory, result["peak_memory_mb"])
+                memory[precision] = max(memory.get(precision, 0), result["peak_memory_mb"])
                 times.append(result["median_ms"])
             for bfloat16, times in theirs.items():
                 times.append(torch_step(name, size, channels, batch, bfloat16))
             for precision, times in ours.items():
                 ratios.setdefault(precision, []).append(min(theirs[False][-1], theirs[True][-1]) / times[-1])
-        better = "1" if median(theirs[True]) < median(theirs[False]) else "0"
-        peak = float(subprocess.run([sys.executable, __file__, "peak", str(index), better], check=True,
-                                    capture_output=True, text=True).stdout)
+        peaks = [float(subprocess.run([sys.executable, __file__, "peak", str(index), bfloat16], check=True,
+                                      capture_output=True, text=True).stdout) for bfloat16 in "01"]
         cells = [f"{median(times):.1f}" for times in [*ours.values(), *theirs.values()]]
         cells += [f"{median(r):.2f} ({min(r):.2f} to {max(r):.2f})" for r in ratios.values()]
-        print(f"| {name} {size}×{size} batch {batch} | {' | '.join(cells)} | {memory:.0f} | {peak:.0f} |", flush=True)
+        print(f"| {name} {size}×{size} batch {batch} | {' | '.join(cells)} | "
+              f"{', '.join(f'{mb:.0f}' for mb in memory.values())} | {', '.join(f'{mb:.0f}' for mb in peaks)} |", flush=True)
 
 
 if __name__ == "__main__":

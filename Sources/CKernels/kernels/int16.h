@@ -17,9 +17,9 @@ TK_INLINE vfloat as_floats(pair_sums sums) { return __builtin_convertvector(sums
 
 /// The greatest code c for which ks c^2 fits 32 bits: 2047 for the longest k block, 32767 for the shortest.
 TK_INLINE float greatest_code(int64_t ks) {
-    const float most = 32767, c = 2147483647.0f / (float)(ks > 0 ? ks : 1);
-    const float root = __builtin_elementwise_floor(__builtin_elementwise_sqrt(c) * (1 - 0x1p-22f));
-    return root < most ? root : most;
+    const float most = 32767, square = 2147483647.0f / (float)(ks > 0 ? ks : 1);
+    const float c = __builtin_elementwise_floor(__builtin_elementwise_sqrt(square) * (1 - 0x1p-22f));
+    return c < most ? c : most;
 }
 
 /// The absolute values of floats are ordered as integers, with those that are not numbers above infinity.
