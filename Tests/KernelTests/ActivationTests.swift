@@ -31,7 +31,7 @@ extension KernelTests {
         /// Ties, subnormal numbers, what rounds up to infinity, and NaN whose lower bits alone say that it is one.
         @Test func halvesAreRoundedToEven() {
             var x: [Float] = (0..<203).map { Float(bitPattern: UInt32($0) &* 0x0157_A3C1) }
-            x += [.infinity, -.infinity, 3.4e38, -0.0, 1e-40, 1 + 0x1p-8, 1 + 0x3p-8, 1 + 0x1.8p-8]
+            x += [.infinity, -.infinity, 3.4e38, -0.0, 0x1p-140, 1 + 0x1p-8, 1 + 0x3p-8, 1 + 0x1.8p-8]
             x += [Float(bitPattern: 0x7F80_0001), Float(bitPattern: 0xFFFF_FFFF)]
             forEachLevel { name in
                 for count in [x.count, 16, 5, 0] {

@@ -25,17 +25,38 @@ static void multiply(void) {
     float *a = numbers(batch * m * k), *b = numbers(batch * n * k), *c = numbers(batch * m * n);
     float *residual = numbers(batch * m * n), *bias = numbers(n), *before = numbers(batch * m * n);
     float *row_sums = numbers(m);
+    uint16_t *halves = malloc((size_t)(batch * m * n) * sizeof(uint16_t));
     tk_product p = {
         .m = m, .n = n, .k = k, .batch = batch, .a = a, .a_row = transposes_a ? 1 : k,
         .a_column = transposes_a ? m : 1, .a_batch = m * k, .b = b, .b_row = transposes_b ? 1 : n,
         .b_column = transposes_b ? k : 1, .b_batch = n * k, .c = c, .c_row = n, .c_batch = m * n, .alpha = 0.5f,
         .bias = below(2) ? bias : NULL, .activation = (tk_activation)below(10), .residual = below(2) ? residual : NULL,
         .residual_row = n, .residual_batch = m * n, .preactivation = below(2) ? before : NULL,
-        .row_sums = batch == 1 ? row_sums : NULL, .precision = (tk_precision)below(5),
+        .rounded_preactivation = below(2) ? halves : NULL, .row_sums = batch == 1 ? row_sums : NULL, .precision = (tk_precision)below(5),
     };
     tk_multiply(&p);
     float *operands[] = {a, b, c, residual, bias, before, row_sums};
     for (int i = 0; i < 7; i++) free(operands[i]);
+    free(halves);
+}
+
+/// With few heads, whose keys and values are packed for all threads, and with many.
+static void attend(void) {
+    const int64_t images = 1 + below(3), heads = 1 + below(8), tokens = 1 + below(120), size = 1 + below(40);
+    const int64_t width = heads * size, count = images * tokens * width;
+    float *qkv = numbers(3 * count), *out = numbers(count), *gradient = numbers(3 * count);
+    float *log_sum_exp = numbers(images * heads * tokens);
+    const tk_strides packed = {.row = 3 * width, .head = size, .batch = 3 * width * tokens};
+    const tk_attention a = {
+        .batch = images, .heads = heads, .queries = tokens, .keys = tokens, .head_size = size, .value_size = size,
+        .q = qkv, .k = qkv + width, .v = qkv + 2 * width, .q_strides = packed, .k_strides = packed, .v_strides = packed,
+        .out = out, .out_strides = {.row = width, .head = size, .batch = width * tokens}, .scale = 0.3f,
+        .log_sum_exp = log_sum_exp, .dropout = below(2) ? 0.1f : 0, .seed = 7, .precision = (tk_precision)below(5),
+    };
+    tk_attention_forward(&a);
+    tk_attention_backward(&a, out, gradient, gradient + width, gradient + 2 * width, NULL);
+    float *operands[] = {qkv, out, gradient, log_sum_exp};
+    for (int i = 0; i < 4; i++) free(operands[i]);
 }
 
 /// Divided among threads, by rows and by ranges of k.
@@ -102,6 +123,12 @@ static void normalise(void) {
     tk_layer_norm(x, weight, bias, 1e-5f, y, mean, inverse, rows, columns);
     tk_layer_norm_backward(y, x, weight, mean, inverse, x, weight, bias, rows, columns);
     tk_activation_backward(y, x, NULL, TK_GELU, x, bias, rows, columns);
+    uint16_t *halves = malloc((size_t)(rows * columns) * sizeof(uint16_t));
+    tk_halve(y, halves, rows * columns);
+    tk_widen(halves, x, rows * columns);
+    tk_activate_rounded(halves, x, rows * columns, TK_GELU);
+    tk_activation_backward(y, NULL, halves, TK_GELU, x, bias, rows, columns);
+    free(halves);
     tk_softmax(x, y, rows, columns);
     float *operands[] = {x, y, weight, bias, mean, inverse};
     for (int i = 0; i < 6; i++) free(operands[i]);
@@ -110,6 +137,7 @@ static void normalise(void) {
 static void everything(int rounds) {
     for (int i = 0; i < rounds; i++) {
         multiply();
+        attend();
         multiply_bytes();
         convolve();
         normalise();
