@@ -36,28 +36,22 @@ void tk_activate_rounded(const uint16_t *x, float *y, int64_t count, tk_activati
     tk_parallel(pieces(count), activate_piece, &j);
 }
 
-static void halve_piece(void *context, int64_t piece, int worker) {
+static void convert_piece(void *context, int64_t piece, int worker) {
     (void)worker;
     const conversion_job *j = context;
-    const int64_t start = piece * PIECE;
-    tk_kernels()->halve_range(j->x + start, j->to + start, least(PIECE, j->count - start));
+    const int64_t start = piece * PIECE, count = least(PIECE, j->count - start);
+    if (j->to) tk_kernels()->halve_range(j->x + start, j->to + start, count);
+    else tk_kernels()->widen_range(j->from + start, j->y + start, count);
 }
 
 void tk_halve(const float *x, uint16_t *y, int64_t count) {
     conversion_job j = {.x = x, .to = y, .count = count};
-    tk_parallel(pieces(count), halve_piece, &j);
-}
-
-static void widen_piece(void *context, int64_t piece, int worker) {
-    (void)worker;
-    const conversion_job *j = context;
-    const int64_t start = piece * PIECE;
-    tk_kernels()->widen_range(j->from + start, j->y + start, least(PIECE, j->count - start));
+    tk_parallel(pieces(count), convert_piece, &j);
 }
 
 void tk_widen(const uint16_t *x, float *y, int64_t count) {
     conversion_job j = {.from = x, .y = y, .count = count};
-    tk_parallel(pieces(count), widen_piece, &j);
+    tk_parallel(pieces(count), convert_piece, &j);
 }
 
 /// Rows in at most PARTS parts; each part adds into its own row of sums, and the parts are added in order.

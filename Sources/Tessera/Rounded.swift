@@ -2,7 +2,7 @@ import CKernels
 
 /// Values rounded to bfloat16, in half of the memory: what a forward pass in ``Precision/bfloat16`` keeps for its products'
 /// gradients. They round their operands in any case, and what is rounded twice has the same bits.
-package struct Rounded: @unchecked Sendable {
+package struct Rounded: Sendable {
     package let shape: Shape
     /// Two numbers to a float, as memory only.
     package let memory: Tensor
