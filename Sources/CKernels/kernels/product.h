@@ -92,19 +92,36 @@ TK_INLINE void multiply_step(const int rows, const int columns, const int step, 
 /// Asks now and then for one of the lines of the result, which are then there when the sums are.
 TK_INLINE void multiply_tile(const int rows, const int columns, const int step, const float *const a[ROWS],
                              const float *b, int64_t ks, const target *t) {
-    enum { unrolled = 4 };
+    enum { unrolled = 4, longest = 192 };       // sums of more than that are added up in parts: their errors are smaller
+    const int64_t parts = (ks + longest - 1) / longest, part = parts > 1 ? (ks + parts - 1) / parts : ks;
+    _Alignas(64) float before[ROWS * PANEL];    // the parts so far
     vfloat sums[ROWS][COLUMNS];
-#pragma clang loop unroll(full)
-    for (int i = 0; i < rows; i++)
-#pragma clang loop unroll(full)
-        for (int j = 0; j < columns; j++) sums[i][j] = 0;
     int64_t k = 0;
-    for (; k + unrolled <= ks; k += unrolled) {
-        prefetch_result(rows, columns, t, k / unrolled);
+    do {                                        // also once for ks = 0
+        const int64_t first = k, end = ks - k < part ? ks : k + part;
 #pragma clang loop unroll(full)
-        for (int u = 0; u < unrolled; u++) multiply_step(rows, columns, step, sums, a, b, k + u);
-    }
-    for (; k < ks; k++) multiply_step(rows, columns, step, sums, a, b, k);
+        for (int i = 0; i < rows; i++)
+#pragma clang loop unroll(full)
+            for (int j = 0; j < columns; j++) sums[i][j] = 0;
+        for (; k + unrolled <= end; k += unrolled) {
+            prefetch_result(rows, columns, t, k / unrolled);
+#pragma clang loop unroll(full)
+            for (int u = 0; u < unrolled; u++) multiply_step(rows, columns, step, sums, a, b, k + u);
+        }
+        for (; k < end; k++) multiply_step(rows, columns, step, sums, a, b, k);
+        if (first > 0) {
+#pragma clang loop unroll(full)
+            for (int i = 0; i < rows; i++)
+#pragma clang loop unroll(full)
+                for (int j = 0; j < columns; j++) sums[i][j] += load(before + i * PANEL + j * TK_WIDTH);
+        }
+        if (k < ks) {
+#pragma clang loop unroll(full)
+            for (int i = 0; i < rows; i++)
+#pragma clang loop unroll(full)
+                for (int j = 0; j < columns; j++) store(before + i * PANEL + j * TK_WIDTH, sums[i][j]);
+        }
+    } while (k < ks);
 #pragma clang loop unroll(full)
     for (int j = 0; j < columns; j++) {
         const vfloat bias = t->bias ? load(t->bias + j * TK_WIDTH) : (vfloat)0.0f;
