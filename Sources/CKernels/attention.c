@@ -260,7 +260,7 @@ static void backward_head(const job *j, int64_t image, int64_t head) {
                           + packed_size(a, a->keys, a->head_size) + product_scratch(a) + 48);
     float *g = p + block, *next = g + block;
     const float *keys = a->k + at(a->k_strides, image, head), *values = a->v + at(a->v_strides, image, head);
-    v.transposed_keys = pack(a, by_columns(keys, a->k_strides.row), a->head_size, a->keys, &next);
+    v.transposed_keys = pack_keys(a, image, head, &next);
     v.transposed_values = pack(a, by_columns(values, a->v_strides.row), a->value_size, a->keys, &next);
     v.keys = pack(a, by_rows(keys, a->k_strides.row), a->keys, a->head_size, &next);
     v.scratch = next;
