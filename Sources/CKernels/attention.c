@@ -24,6 +24,7 @@ typedef struct {
     int64_t columns;                            // of its scores
     const float *keys, *values, *transposed_keys, *transposed_values;   // packed
     float *scratch;             // of products
+    float *result;              // of a block, before it is rounded
 } view;
 
 static int64_t at(tk_strides s, int64_t image, int64_t head) { return image * s.batch + head * s.head; }
@@ -58,6 +59,13 @@ static tk_operand by_columns(const float *data, int64_t column) {
     return (tk_operand){.data = data, .row = 1, .column = column};
 }
 
+/// The operand from `first` numbers behind its beginning on, perhaps of bfloat16.
+static tk_operand from(tk_operand o, bool is_rounded, int64_t first) {
+    o.is_rounded = is_rounded;
+    o.data = (const float *)(const void *)((const char *)o.data + tk_bytes(is_rounded, first));
+    return o;
+}
+
 static int64_t packed_size(const tk_attention *a, int64_t k, int64_t n) {
     return tk_products(a->precision)->packed_right_size(n, k);
 }
@@ -88,11 +96,18 @@ static int64_t product_scratch(const tk_attention *a) {
     return tk_block_scratch(&t);
 }
 
+/// Floats of a block's scores and of its result, where that is to be rounded.
+static int64_t block_floats(const tk_attention *a, int64_t block) {
+    const int64_t count = block * (score_columns(a) + (a->out_is_rounded ? a->value_size : 0));
+    return (count + 15) / 16 * 16;
+}
+
 /// Scores of the current queries without the bias: scale * q k^T; what stands in the padding is undefined.
 static void scores(const view *v, float *s) {
     const tk_attention *a = v->a;
     tk_block t = product(a, v->count, v->columns, a->head_size, v->transposed_keys);
-    t.a = by_rows(a->q + at(a->q_strides, v->image, v->head) + v->first * a->q_strides.row, a->q_strides.row);
+    t.a = from(by_rows(a->q, a->q_strides.row), a->q_is_rounded,
+               at(a->q_strides, v->image, v->head) + v->first * a->q_strides.row);
     t.c = s;
     t.c_row = v->columns;
     t.alpha = a->scale;
@@ -126,25 +141,28 @@ static void forward_block(const view *v, float *s) {
     }
     tk_block t = product(a, v->count, a->value_size, a->keys, v->values);
     t.a = by_rows(s, v->columns);
-    t.c = a->out + at(a->out_strides, v->image, v->head) + v->first * a->out_strides.row;
-    t.c_row = a->out_strides.row;
+    const int64_t place = at(a->out_strides, v->image, v->head) + v->first * a->out_strides.row;
+    t.c = a->out_is_rounded ? v->result : a->out + place;
+    t.c_row = a->out_is_rounded ? a->value_size : a->out_strides.row;
     tk_products(a->precision)->product_block(&t, v->scratch);
     // Dividing the result by the sums, not the weights: there are fewer channels than keys.
     for (int64_t i = 0; i < v->count; i++) {
         float *out = t.c + i * t.c_row;
         const float inverse = 1 / sums[i];
         tk_kernels()->binary_range(TK_MULTIPLY, out, 1, &inverse, 0, out, a->value_size);
+        if (a->out_is_rounded)
+            tk_kernels()->halve_range(out, (uint16_t *)(void *)a->out + place + i * a->out_strides.row, a->value_size);
     }
 }
 
 static const float *pack_keys(const tk_attention *a, int64_t image, int64_t head, float **next) {
-    const float *keys = a->k + at(a->k_strides, image, head);
-    return pack(a, by_columns(keys, a->k_strides.row), a->head_size, a->keys, next);
+    const tk_operand keys = from(by_columns(a->k, a->k_strides.row), a->k_is_rounded, at(a->k_strides, image, head));
+    return pack(a, keys, a->head_size, a->keys, next);
 }
 
 static const float *pack_values(const tk_attention *a, int64_t image, int64_t head, float **next) {
-    const float *values = a->v + at(a->v_strides, image, head);
-    return pack(a, by_rows(values, a->v_strides.row), a->keys, a->value_size, next);
+    const tk_operand values = from(by_rows(a->v, a->v_strides.row), a->v_is_rounded, at(a->v_strides, image, head));
+    return pack(a, values, a->keys, a->value_size, next);
 }
 
 void tk_attention_heads(const tk_attention *a, int64_t first, int64_t count) {
@@ -152,7 +170,9 @@ void tk_attention_heads(const tk_attention *a, int64_t first, int64_t count) {
     const int64_t block = query_block(a);
     for (int64_t i = first; i < first + count; i++) {
         view v = {.a = a, .image = i / a->heads, .head = i % a->heads, .columns = score_columns(a)};
-        float *s = tk_scratch(block * v.columns + packed_head(a) + product_scratch(a)), *next = s + block * v.columns;
+        float *s = tk_scratch(block_floats(a, block) + packed_head(a) + product_scratch(a));
+        v.result = s + block * v.columns;
+        float *next = s + block_floats(a, block);
         v.transposed_keys = pack_keys(a, v.image, v.head, &next);
         v.values = pack_values(a, v.image, v.head, &next);
         v.scratch = next;
@@ -199,8 +219,9 @@ static void block_task(void *context, int64_t index, int worker) {
     };
     v.count = a->queries - v.first < j->block ? a->queries - v.first : j->block;
     v.values = v.transposed_keys + packed_keys(a);
-    float *s = tk_scratch(j->block * v.columns + product_scratch(a));
-    v.scratch = s + j->block * v.columns;
+    float *s = tk_scratch(block_floats(a, j->block) + product_scratch(a));
+    v.result = s + j->block * v.columns;
+    v.scratch = s + block_floats(a, j->block);
     forward_block(&v, s);
 }
 

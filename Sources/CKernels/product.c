@@ -59,12 +59,17 @@ typedef struct {
 
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/// What lies `count` numbers behind.
+static void *behind(const void *numbers, bool is_rounded, int64_t count) {
+    return (char *)numbers + tk_bytes(is_rounded, count);
+}
+
 static tk_operand shifted(tk_operand o, int64_t rows, int64_t columns) {
     if (o.patches) {
         o.first_row += rows;
         o.first_column += columns;
     } else {
-        o.data += rows * o.row + columns * o.column;
+        o.data = tk_element(&o, rows, columns);
     }
     return o;
 }
@@ -99,15 +104,15 @@ static void product_task(void *context, int64_t index, int worker) {
     t.k = least(t.k - first_k, j->split_depth);
     t.a = shifted(t.a, row, first_k);
     t.b = shifted(t.b, first_k, column);
-    if (!t.a.patches) t.a.data += matrix * j->a_batch;
-    if (!t.b.patches) t.b.data += matrix * j->b_batch;
+    if (!t.a.patches) t.a.data = behind(t.a.data, t.a.is_rounded, matrix * j->a_batch);
+    if (!t.b.patches) t.b.data = behind(t.b.data, t.b.is_rounded, matrix * j->b_batch);
     if (j->splits > 1) {
         t.c = j->partial + (split * j->whole.m + row) * j->whole.n + column;
         t.c_row = j->whole.n;
         t.accumulate = false;
     } else {
         const int64_t offset = matrix * j->c_batch + row * t.c_row + column;
-        t.c += offset;
+        t.c = behind(t.c, t.c_is_rounded, offset);
         if (t.preactivation) t.preactivation += offset;
         if (t.rounded_preactivation) t.rounded_preactivation += offset;
     }
@@ -206,9 +211,9 @@ void tk_multiply(const tk_product *p) {
     job j = {
         .whole = {
             .m = p->m, .n = p->n, .k = p->k,
-            .a = {.data = p->a, .row = p->a_row, .column = p->a_column},
-            .b = {.data = p->b, .row = p->b_row, .column = p->b_column},
-            .c = p->c, .c_row = p->c_row, .alpha = p->alpha, .accumulate = p->accumulate, .bias = p->bias,
+            .a = {.data = p->a, .row = p->a_row, .column = p->a_column, .is_rounded = p->a_is_rounded},
+            .b = {.data = p->b, .row = p->b_row, .column = p->b_column, .is_rounded = p->b_is_rounded},
+            .c = p->c, .c_row = p->c_row, .c_is_rounded = p->c_is_rounded, .alpha = p->alpha, .accumulate = p->accumulate, .bias = p->bias,
             .activation = p->activation, .preactivation = p->preactivation,
             .rounded_preactivation = p->rounded_preactivation, .residual = p->residual,
             .residual_row = p->residual_row, .row_sums = p->row_sums, .precision = p->precision,

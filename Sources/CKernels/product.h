@@ -17,10 +17,21 @@ typedef struct {
 /// A matrix: element (i, p) at data[i * row + p * column], or patches.
 typedef struct {
     const float *data;
+    bool is_rounded;                                        // data holds bfloat16 numbers; then row and column count those
     int64_t row, column;
     const tk_patches *patches;
     int64_t first_row, first_column;                        // offsets into patches
 } tk_operand;
+
+/// The bytes of so many floats, or bfloat16 numbers.
+static inline int64_t tk_bytes(bool is_rounded, int64_t count) {
+    return count * (int64_t)(is_rounded ? sizeof(uint16_t) : sizeof(float));
+}
+
+/// Where element (i, p) of an operand that is not patches lies.
+static inline const void *tk_element(const tk_operand *o, int64_t i, int64_t p) {
+    return (const char *)o->data + tk_bytes(o->is_rounded, i * o->row + p * o->column);
+}
 
 /// c = epilogue(a x b) for one thread. b may be packed beforehand (pack_right for each k block), as is cheaper when
 /// many blocks share it.
@@ -31,6 +42,8 @@ typedef struct {
     int64_t packed_columns, packed_first;
     float *c;
     int64_t c_row;
+    bool c_is_rounded;                                      // c gets bfloat16 numbers, which c_row counts; only for a k of
+                                                            // one block, and not with accumulate
     float alpha;
     bool accumulate;
     const float *bias;
@@ -39,7 +52,7 @@ typedef struct {
     uint16_t *rounded_preactivation;
     const float *residual;
     int64_t residual_row;
-    float *row_sums;                                        // added to; not for patches
+    float *row_sums;                                        // added to; not for patches or rounded numbers
     tk_precision precision;
 } tk_block;
 
@@ -50,7 +63,7 @@ static inline bool tk_has_epilogue(const tk_block *t) {
 }
 
 enum {
-    TK_K_BLOCK = 512,           // the longest range of k whose packed operands fit the caches
+    TK_K_BLOCK = TK_MOST_ROUNDED_DEPTH,         // the longest range of k whose packed operands fit the caches
     TK_LEFT_ROWS = 48,          // the most rows of a left operand that are copied at a time
     TK_LEFT_SCRATCH = 80 * (TK_K_BLOCK + 32),   // floats: those rows, or for tiles 32 rows and their three parts
     TK_COLUMN_STEP = 96,        // a whole number of panels of every kernel: where a packed operand may be divided

@@ -5,7 +5,7 @@
 #include <string.h>
 
 enum {
-    ROW_STEP = 16,                              // of a product's parts: few rows of its last one are idle
+    ROW_STEP = 4,                               // of a product's parts: few rows of its last one are idle
     SECOND_CACHE_FLOATS = 160 << 10,            // of a packed weight that stays there while rows go by
     NORM_ROWS = 96,                             // normalised at a time, to stay near
     PIECE = 1 << 12,                            // of elementwise work
@@ -49,7 +49,7 @@ static void divide(const tk_product_step *s, int64_t threads, tk_product_grid *g
         for (int64_t rows = 1; rows <= least(row_steps, most); rows++) {
             const int64_t part_rows = quotient_up(row_steps, rows), part_columns = quotient_up(column_steps, columns);
             const int64_t rounds = quotient_up(rows * columns * g->matrices, threads);
-            const int64_t cost = rounds * (8 + part_rows * (part_columns * 6 + row_cost));
+            const int64_t cost = rounds * (32 + part_rows * (part_columns * 6 + row_cost));
             if (cost >= best) continue;
             best = cost;
             g->part_rows = part_rows * ROW_STEP;
@@ -76,6 +76,23 @@ float *tk_row_at(const tk_frame *f, const tk_place *p, int64_t matrix, int64_t r
     return rows == 1 ? tk_at(f, p, matrix + row) : tk_at(f, p, matrix) + row * stride;
 }
 
+/// The numbers that have the room of `floats` floats.
+static int64_t numbers(bool is_rounded, int64_t floats) { return is_rounded ? 2 * floats : floats; }
+
+/// Normalised rows, for bfloat16 rounded once rather than for each block of columns. `normal` has room for one row more
+/// than there are; rows are not a power of two apart, which would meet in one set of the cache.
+static tk_operand normalized(const tk_product_step *s, const tk_operand *a, int64_t rows, int64_t row, float *normal) {
+    const bool rounds = s->precision == TK_BFLOAT16;
+    float *rest = normal + rows * row;
+    for (int64_t i = 0; i < rows; i++) {
+        float *to = rounds ? rest : normal + i * row;
+        tk_kernels()->layer_norm_row(a->data + i * a->row, s->norm_weight, s->norm_bias, s->epsilon, to, NULL, NULL,
+                                     s->depth);
+        if (rounds) tk_kernels()->halve_range(to, (uint16_t *)(void *)normal + i * row, s->depth);
+    }
+    return (tk_operand){.data = normal, .row = row, .column = 1, .is_rounded = rounds};
+}
+
 static void run_product(const tk_product_step *s, const tk_frame *f, int64_t part) {
     if (s->is_quantized) {
         tk_run_int8_product(s, f, part);
@@ -87,7 +104,8 @@ static void run_product(const tk_product_step *s, const tk_frame *f, int64_t par
     const int64_t end = least(s->columns, first + g.part_columns);
     tk_block t = {
         .m = least(g.part_rows, g.rows - row), .k = s->depth, .packed_b = s->packed, .packed_columns = s->columns,
-        .c_row = s->rows == 1 ? s->c.image : s->c_row, .alpha = 1, .activation = s->activation,
+        .c_row = numbers(s->c_is_rounded, s->rows == 1 ? s->c.image : s->c_row), .c_is_rounded = s->c_is_rounded,
+        .alpha = 1, .activation = s->activation,
         .residual_row = s->rows == 1 ? s->residual.image : s->residual_row, .precision = s->precision,
     };
     const tk_patches patches = {
@@ -100,30 +118,24 @@ static void run_product(const tk_product_step *s, const tk_frame *f, int64_t par
         t.a = (tk_operand){.patches = &patches, .first_row = row};
     } else {
         t.a = (tk_operand){.data = tk_row_at(f, &s->a, matrix, row, s->rows, s->a_row), .column = 1,
-                           .row = s->rows == 1 ? s->a.image : s->a_row};
+                           .row = numbers(s->a_is_rounded, s->rows == 1 ? s->a.image : s->a_row),
+                           .is_rounded = s->a_is_rounded};
     }
     // Columns by as many as stay in the second cache while all rows meet them.
     const int64_t most = greatest(2 * TK_COLUMN_STEP, SECOND_CACHE_FLOATS / greatest(1, tk_k_block(s->depth)));
     const int64_t block = quotient_up(even(end - first, most), TK_COLUMN_STEP) * TK_COLUMN_STEP;
     t.n = block;
     const int64_t product_scratch = (tk_block_scratch(&t) + 15) / 16 * 16;
-    // Not a power of two apart: those rows would meet in one set of the cache.
-    const int64_t normal_row = s->depth + 16;
-    float *scratch = tk_scratch(product_scratch + (s->has_norm ? t.m * normal_row : 0));
-    if (s->has_norm) {
-        float *normal = scratch + product_scratch;
-        for (int64_t i = 0; i < t.m; i++)
-            tk_kernels()->layer_norm_row(t.a.data + i * t.a.row, s->norm_weight, s->norm_bias, s->epsilon,
-                                         normal + i * normal_row, NULL, NULL, s->depth);
-        t.a = (tk_operand){.data = normal, .row = normal_row, .column = 1};
-    }
+    const int64_t normal_row = (s->depth + 31) / 16 * 16;
+    float *scratch = tk_scratch(product_scratch + (s->has_norm ? (t.m + 1) * normal_row : 0));
+    if (s->has_norm) t.a = normalized(s, &t.a, t.m, normal_row, scratch + product_scratch);
     float *c = tk_row_at(f, &s->c, matrix, row, s->rows, s->c_row);
     const float *residual = s->has_residual ? tk_row_at(f, &s->residual, matrix, row, s->rows, s->residual_row) : NULL;
     for (int64_t column = first; column < end; column += block) {
         t.n = least(block, end - column);
         t.b = (tk_operand){.data = s->weight + column * s->depth, .row = 1, .column = s->depth};
         t.packed_first = column;
-        t.c = c + column;
+        t.c = c + (s->c_is_rounded ? column / 2 : column);      // columns of a block are even
         t.bias = s->bias ? s->bias + column : NULL;
         t.residual = residual ? residual + column : NULL;
         tk_products(s->precision)->product_block(&t, scratch);
@@ -147,10 +159,10 @@ static void run_attention(const tk_attention_step *s, const tk_frame *f) {
     const bool has_windows = a.batch > 1;
     if (!has_windows) {                         // then the images are the batch
         a.batch = f->count;
-        a.q_strides.batch = s->q.image;
-        a.k_strides.batch = s->k.image;
-        a.v_strides.batch = s->v.image;
-        a.out_strides.batch = s->out.image;
+        a.q_strides.batch = numbers(a.q_is_rounded, s->q.image);
+        a.k_strides.batch = numbers(a.k_is_rounded, s->k.image);
+        a.v_strides.batch = numbers(a.v_is_rounded, s->v.image);
+        a.out_strides.batch = numbers(a.out_is_rounded, s->out.image);
         a.bias_strides.batch = s->bias.image;
     }
     for (int64_t image = 0; image < (has_windows ? f->count : 1); image++) {

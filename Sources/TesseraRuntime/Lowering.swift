@@ -102,11 +102,7 @@ struct Lowering {
         func constant(_ role: Product.Role) -> UnsafePointer<Float>? {
             operand(role).map { graph.constant($0)!.pointer }
         }
-        guard
-            [.weight, .bias, .normWeight, .normBias].allSatisfy({ role in
-                operand(role).map { graph.constant($0) != nil } ?? true
-            })
-        else { return false }
+        guard graph.hasConstantParameters(product, node) else { return false }
         let weight = graph.shape(operand(.weight)!)
         if let convolution = product.convolution, convolution.groups > 1 {
             var step = tk_convolution_step()
@@ -139,6 +135,10 @@ struct Lowering {
         }
         (p.weight, p.bias) = (constant(.weight), constant(.bias))
         (p.activation, p.precision) = (product.activation.kernel, product.precision.kernel)
+        if product.convolution == nil, placement.isRounded(operand(.x)!) {
+            (p.a_is_rounded, p.a_row) = (true, p.depth / 2)
+        }
+        if placement.isRounded(node.output) { (p.c_is_rounded, p.c_row) = (true, p.columns / 2) }
         if let quantization = product.quantization { quantize(&p, quantization, node, operand(.x)!, operand(.weight)!) }
         weights[steps.count] = graph.constant(operand(.weight)!)!.storage
         add(TK_STEP_PRODUCT, node) { $0.product = p }
@@ -186,20 +186,23 @@ struct Lowering {
         fit(&step.shape.k_strides, node.inputs[attention.isPacked ? 0 : 1])
         fit(&step.shape.v_strides, node.inputs[attention.isPacked ? 0 : 2])
         let (k, v) = attention.packedOffsets(shapes)
-        step.q = place(node.inputs[0])
-        step.k = place(node.inputs[attention.isPacked ? 0 : 1])
-        step.v = place(node.inputs[attention.isPacked ? 0 : 2])
-        if attention.isPacked {
-            step.k.offset += Int64(k)
-            step.v.offset += Int64(v)
+        /// Where an operand begins, `offset` numbers behind a value's beginning, and whether those are of bfloat16.
+        func operand(_ index: Int, offset: Int) -> (tk_place, Bool) {
+            let id = node.inputs[attention.isPacked ? 0 : index]
+            var result = place(id)
+            result.offset += Int64(placement.isRounded(id) ? offset / 2 : offset)
+            return (result, placement.isRounded(id))
         }
-        step.q.offset += Int64(queries.lowerBound) * step.shape.q_strides.row
+        (step.q, step.shape.q_is_rounded) = operand(0, offset: queries.lowerBound * Int(step.shape.q_strides.row))
+        (step.k, step.shape.k_is_rounded) = operand(1, offset: attention.isPacked ? k : 0)
+        (step.v, step.shape.v_is_rounded) = operand(2, offset: attention.isPacked ? v : 0)
         if attention.hasBias {
             step.has_bias = true
             step.bias = place(node.inputs.last!)
             step.bias.offset += Int64(queries.lowerBound) * step.shape.bias_strides.row
         }
         step.out = place(node.output)
+        step.shape.out_is_rounded = placement.isRounded(node.output)
         guard let quantization else {
             add(TK_STEP_ATTENTION, node) { $0.attention = step }
             return true

@@ -28,6 +28,8 @@ struct Placement {
     private(set) var buffers: [Int] = []
     /// Values that are held in codes, and what makes them: those that one quantized product leaves to the next.
     let codes: [Graph.ValueID: Quantizer]
+    /// Values that are held in bfloat16.
+    let rounded: Set<Graph.ValueID>
     /// The floats from token to token of slices of channels, which stay where they are, as only attentions and transpositions
     /// read them.
     let rows: [Graph.ValueID: Int]
@@ -38,6 +40,7 @@ struct Placement {
         self.graph = graph
         producers = graph.producers
         codes = graph.codedValues
+        rounded = graph.roundedValues
         rows = Placement.rowsOfSlices(graph)
         places[graph.input] = Place(home: .input)
         for (index, id) in graph.outputs.enumerated() {
@@ -127,6 +130,9 @@ struct Placement {
     /// Whether a value, perhaps under another shape, is held in codes.
     func isCoded(_ id: Graph.ValueID) -> Bool { codes[wholeRoot(of: id, producers)] != nil }
 
+    /// Whether a value, perhaps under another shape, is held in bfloat16.
+    func isRounded(_ id: Graph.ValueID) -> Bool { rounded.contains(wholeRoot(of: id, producers)) }
+
     /// The floats that a row of codes takes.
     func row(_ id: Graph.ValueID) -> Int {
         Int(tk_int8_row(Int64(graph.shape(id)[-1]))) / MemoryLayout<Float>.size
@@ -134,6 +140,7 @@ struct Placement {
 
     private func floats(of id: Graph.ValueID) -> Int {
         let shape = graph.shape(id)
+        if rounded.contains(id) { return shape.count / 2 }
         return codes[id] == nil ? shape.count : shape.count / shape[-1] * row(id)
     }
 

@@ -26,6 +26,8 @@ typedef enum {
     TK_HARD_SIGMOID, TK_RELU6
 } tk_activation;
 
+enum { TK_MOST_ROUNDED_DEPTH = 512 };
+
 /// c[b] = residual[b] + activation(alpha * a[b] x b[b] + bias), for each b below `batch`.
 ///
 /// Element (i, p) of a is a[i * a_row + p * a_column], element (p, j) of b is b[p * b_row + j * b_column]: any
@@ -38,6 +40,8 @@ typedef struct {
     int64_t b_row, b_column, b_batch;
     float *c;
     int64_t c_row, c_batch;
+    bool a_is_rounded, b_is_rounded;        // holds bfloat16 numbers instead of floats
+    bool c_is_rounded;                      // gets them; only for a k of at most TK_MOST_ROUNDED_DEPTH, not accumulated
     float alpha;
     bool accumulate;             // c += instead of c = (then no activation, bias, residual)
     const float *bias;           // [n] or NULL

@@ -24,8 +24,9 @@ typedef struct {
 typedef struct {
     int64_t rows, columns, depth;
     tk_place a, c, residual;
-    int64_t a_row, c_row, residual_row;
+    int64_t a_row, c_row, residual_row;         // floats from row to row
     bool has_norm, has_residual, is_convolution;
+    bool a_is_rounded, c_is_rounded;            // bfloat16 numbers, of which a float's room holds two
     float epsilon;
     const float *norm_weight, *norm_bias;       // [depth] or NULL
     tk_convolution convolution;                 // of one image, in one group; a is then the feature map

@@ -29,15 +29,8 @@ static void TK_KERNEL(halve_range)(const float *x, uint16_t *y, int64_t count) {
 
 static void TK_KERNEL(widen_range)(const uint16_t *x, float *y, int64_t count) {
     int64_t i = 0;
-    for (; i + TK_WIDTH <= count; i += TK_WIDTH) {
-        ushorts halves;
-        memcpy(&halves, x + i, sizeof halves);
-        store(y + i, vfrom_bits((vint)(__builtin_convertvector(halves, vuint) << 16)));
-    }
-    for (; i < count; i++) {
-        const uint32_t bits = (uint32_t)x[i] << 16;
-        memcpy(y + i, &bits, sizeof bits);
-    }
+    for (; i + TK_WIDTH <= count; i += TK_WIDTH) store(y + i, load_rounded(x + i));
+    for (; i < count; i++) y[i] = widened(x[i]);
 }
 
 /// x_gradient = y_gradient * the derivative at the preactivation, added to column_sums where there are any.

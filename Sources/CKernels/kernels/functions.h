@@ -107,6 +107,20 @@ TK_OVERLOADED floats normal_distribution(floats x) {
     return vmax(fma_(z * p, vreciprocal(q), (floats)0.5f), (floats)0.0f);
 }
 
+/// The same as 1/2 + x P(x^2), to 0.0002 / |x|; beyond 3.95 it is 0 or 1.
+TK_OVERLOADED floats rough_normal_distribution(floats x) {
+    floats z = vmax(vmin(x, (floats)3.95f), (floats)-3.95f);
+    floats t = z * z;
+    floats p = 2.44669014e-08f;
+    p = fma_(p, t, (floats)-1.68268662e-06f);
+    p = fma_(p, t, (floats)4.95812455e-05f);
+    p = fma_(p, t, (floats)-0.000829311786f);
+    p = fma_(p, t, (floats)0.00884418096f);
+    p = fma_(p, t, (floats)-0.0647253916f);
+    p = fma_(p, t, (floats)0.397988498f);
+    return vmax(fma_(z, p, (floats)0.5f), (floats)0.0f);
+}
+
 /// At least 10^-38, which is what it is for -87.
 TK_OVERLOADED floats vsigmoid(floats x) { return vreciprocal(1.0f + vexp_bounded(vmin(-x, (floats)87.0f))); }
 

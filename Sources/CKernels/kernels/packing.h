@@ -1,5 +1,10 @@
 // Copies of operands in the order in which the product's innermost loop reads them.
 
+/// Whether floats are neighbours of those in other rows. Rounded numbers that lie so are copied one by one.
+TK_INLINE bool lies_by_columns(const tk_operand *a) {
+    return !a->patches && !a->is_rounded && a->row == 1 && a->column != 1;
+}
+
 /// `count` floats of whole vectors.
 TK_INLINE void round_in_place(float *values, int64_t count) {
     for (int64_t i = 0; i < count; i += TK_WIDTH) store(values + i, round_to_bfloat16(load(values + i)));
@@ -13,6 +18,23 @@ TK_INLINE void copy_floats(float *to, const float *from, int64_t count) {
     } else {
         for (int64_t i = 0; i < count; i++) to[i] = from[i];
     }
+}
+
+/// `count` neighbours of the first value of an operand's row or column as floats.
+TK_INLINE void copy_values(float *to, const void *from, bool is_rounded, int64_t count) {
+    if (!is_rounded) {
+        copy_floats(to, from, count);
+        return;
+    }
+    const uint16_t *halves = from;
+    int64_t i = 0;
+    for (; i + TK_WIDTH <= count; i += TK_WIDTH) store(to + i, load_rounded(halves + i));
+    for (; i < count; i++) to[i] = widened(halves[i]);
+}
+
+TK_INLINE float value_at(const tk_operand *o, int64_t i, int64_t p) {
+    const void *element = tk_element(o, i, p);
+    return o->is_rounded ? widened(*(const uint16_t *)element) : *(const float *)element;
 }
 
 TK_INLINE void fill_zero(float *to, int64_t count) {
@@ -157,20 +179,20 @@ TK_INLINE void pack_transposed(const float *source, int64_t column, int64_t widt
 /// beyond the last column. Not for patches.
 TK_INLINE void pack_panel(const tk_operand *b, int64_t j, int64_t width, int64_t panel, int64_t first_k, int64_t ks,
                           float *out) {
-    const float *source = b->data + first_k * b->row + j * b->column;
     if (width < panel) fill_zero(out, panel * ks);
     if (b->column == 1) {
-        for (int64_t k = 0; k < ks; k++) copy_floats(out + k * panel, source + k * b->row, width);
-    } else if (b->row == 1) {
-        pack_transposed(source, b->column, width, panel, ks, out);
-    } else {
         for (int64_t k = 0; k < ks; k++)
-            for (int64_t i = 0; i < width; i++) out[k * panel + i] = source[k * b->row + i * b->column];
+            copy_values(out + k * panel, tk_element(b, first_k + k, j), b->is_rounded, width);
+    } else if (b->row == 1 && !b->is_rounded) {
+        pack_transposed(tk_element(b, first_k, j), b->column, width, panel, ks, out);
+    } else {
+        for (int64_t i = 0; i < width; i++)
+            for (int64_t k = 0; k < ks; k++) out[k * panel + i] = value_at(b, first_k + k, j + i);
     }
 }
 
 /// Rows first ..< first + rows of the left operand for k in first_k ..< first_k + ks, LEFT_STRIDE apart. Not for
-/// operands that lie by columns.
+/// floats that lie by columns.
 static void pack_rows(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks, float *packed) {
     if (a->patches) {
         const tk_patches *p = a->patches;
@@ -182,10 +204,9 @@ static void pack_rows(const tk_operand *a, int64_t first, int64_t rows, int64_t 
         return;
     }
     for (int64_t i = 0; i < rows; i++) {
-        const float *source = a->data + (first + i) * a->row + first_k * a->column;
         float *out = packed + i * LEFT_STRIDE;
-        if (a->column == 1) copy_floats(out, source, ks);
-        else for (int64_t k = 0; k < ks; k++) out[k] = source[k * a->column];
+        if (a->column == 1) copy_values(out, tk_element(a, first + i, first_k), a->is_rounded, ks);
+        else for (int64_t k = 0; k < ks; k++) out[k] = value_at(a, first + i, first_k + k);
     }
 }
 

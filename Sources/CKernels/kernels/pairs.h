@@ -2,7 +2,8 @@
 //
 // What the values are is said before this file is included: pair_row and pair_columns make them of floats, dot_pairs
 // adds their products to pair_sums, as_floats is what those become. With HAS_SCALES, each row of the left operand and
-// column of the right one has a float scale in each k block, with which results are multiplied.
+// column of the right one has a float scale in each k block, with which results are multiplied. are_pairs tells what
+// needs no copy, pack_rounded_panel copies what has pairs already.
 
 enum {
     PAIR_ROWS = TK_WIDTH == 16 ? 8 : 4,     // of a tile; they divide a vector
@@ -12,8 +13,6 @@ enum {
 /// What a packed panel of the right operand has of each column, in floats: pairs, then the scale; in whole steps of 32
 /// of k, so that k blocks add up.
 TK_INLINE int64_t packed_depth(int64_t k) { return (k + 31) / 32 * PACKED_STEP; }
-
-TK_INLINE int64_t pair_count(int64_t ks) { return (ks + 1) / 2; }
 
 static int64_t TK_KERNEL(packed_pairs_size)(int64_t n, int64_t k) {
     return (n + TK_WIDTH - 1) / TK_WIDTH * TK_WIDTH * packed_depth(k);
@@ -25,19 +24,20 @@ static void TK_KERNEL(pack_right_pairs)(const tk_operand *b, int64_t n, int64_t 
     _Alignas(64) float panel[TK_K_BLOCK * PANEL];
     for (int64_t j = 0; j < n; j += PANEL) {
         const int64_t columns = n - j < PANEL ? n - j : PANEL, width = panel_width(n, j);
+        float *out = packed + j * packed_depth(ks);
+        if (b->is_rounded && pack_rounded_panel(b, j, columns, width, first_k, ks, out)) continue;
         const float *from = panel;
         int64_t row = width;
         if (b->patches) {
             tk_operand part = *b;
             part.first_column += j;
             pack_patches(&part, columns, first_k, ks, panel);
-        } else if (b->column == 1) {
-            from = b->data + first_k * b->row + j;
+        } else if (b->column == 1 && !b->is_rounded) {
+            from = tk_element(b, first_k, j);
             row = b->row;
         } else {
             pack_panel(b, j, columns, width, first_k, ks, panel);
         }
-        float *out = packed + j * packed_depth(ks);
         pair_columns(from, row, columns, ks, 1, TK_WIDTH, width, (int32_t *)out, out + pair_count(ks) * width);
     }
 }
@@ -52,16 +52,18 @@ typedef struct {
 static left_pairs pairs_of(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks,
                            float *scratch, float *scales) {
     int32_t *pairs = (int32_t *)(scratch + TK_LEFT_ROWS * LEFT_STRIDE);
+    if (are_pairs(a, first_k, ks))
+        return (left_pairs){tk_element(a, first, first_k), a->row / 2, PAIR_ROWS * a->row / 2, 1};
     if (lies_by_columns(a)) {
         for (int64_t i = 0; i < rows; i += PANEL)
-            pair_columns(a->data + first + i + first_k * a->column, a->column, rows - i < PANEL ? rows - i : PANEL, ks,
+            pair_columns(tk_element(a, first + i, first_k), a->column, rows - i < PANEL ? rows - i : PANEL, ks,
                          TK_WIDTH / PAIR_ROWS, PAIR_ROWS * PAIR_STRIDE, PAIR_ROWS, pairs + i * PAIR_STRIDE, scales + i);
         return (left_pairs){pairs, 1, PAIR_ROWS * PAIR_STRIDE, PAIR_ROWS};
     }
     const float *from = scratch;
     int64_t row = LEFT_STRIDE;
-    if (!a->patches && a->column == 1) {
-        from = a->data + first * a->row + first_k;
+    if (!a->patches && !a->is_rounded && a->column == 1) {
+        from = tk_element(a, first, first_k);
         row = a->row;
     } else {
         pack_rows(a, first, rows, first_k, ks, scratch);

@@ -11,8 +11,8 @@ enum {
     LEFT_STRIDE = TK_K_BLOCK + 16,      // between copied rows; a power of two would put them all into one cache set
 };
 
-/// Whether the rows of an operand are its contiguous direction.
-TK_INLINE bool lies_by_columns(const tk_operand *a) { return !a->patches && a->row == 1 && a->column != 1; }
+/// Pairs that two 16-bit numbers of neighbouring k make.
+TK_INLINE int64_t pair_count(int64_t ks) { return (ks + 1) / 2; }
 
 /// The columns of the panel that begins at column j: whole vectors of them.
 TK_INLINE int64_t panel_width(int64_t n, int64_t j) {
@@ -23,18 +23,19 @@ TK_INLINE int64_t panel_width(int64_t n, int64_t j) {
 typedef struct {
     float *to;
     int64_t row;
+    bool is_rounded;                    // `to` gets bfloat16 numbers, which `row` counts
     float alpha;
     bool adds;
     const float *bias, *residual;       // or NULL
     int64_t residual_row;
-    const float *result;                // where they go in the end
-    int64_t result_row;
+    const char *result;                 // where they go in the end
+    int64_t result_row;                 // bytes
 } target;
 
 /// Asks for one of the lines of a tile of the result, `place` counting from its top left downwards.
 TK_INLINE void prefetch_result(const int rows, const int columns, const target *t, int64_t place) {
-    enum { line = 16 };
-    if (place < rows * columns * TK_WIDTH / line)
+    enum { line = 64 };
+    if (place < rows * columns * TK_WIDTH * (int64_t)sizeof(float) / line)
         __builtin_prefetch(t->result + place % rows * t->result_row + place / rows * line, 1);
 }
 
@@ -48,27 +49,29 @@ TK_INLINE bool ends_in_registers(const tk_block *t, tile_end end) {
 
 /// The target of a whole tile at (row, column) whose sums end in registers.
 TK_INLINE target target_at(const tk_block *t, tile_end end, int64_t row, int64_t column) {
-    float *c = t->c + row * t->c_row + column;
+    void *c = result_at(t, row, column);
     return (target){
-        .to = c, .row = t->c_row, .alpha = t->alpha, .adds = end.adds,
+        .to = c, .row = t->c_row, .is_rounded = t->c_is_rounded, .alpha = t->alpha, .adds = end.adds,
         .bias = end.finishes && t->bias ? t->bias + column : NULL,
         .residual = end.finishes && t->residual ? t->residual + row * t->residual_row + column : NULL,
-        .residual_row = t->residual_row, .result = c, .result_row = t->c_row,
+        .residual_row = t->residual_row, .result = c, .result_row = tk_bytes(t->c_is_rounded, t->c_row),
     };
 }
 
 /// The target of a tile whose sums are only stored, to be finished by store_tile.
 TK_INLINE target target_of_sums(const tk_block *t, float *tile, int64_t row, int64_t column) {
     return (target){
-        .to = tile, .row = PANEL, .alpha = t->alpha, .result = t->c + row * t->c_row + column, .result_row = t->c_row,
+        .to = tile, .row = PANEL, .alpha = t->alpha, .result = result_at(t, row, column),
+        .result_row = tk_bytes(t->c_is_rounded, t->c_row),
     };
 }
 
 /// Row i of a column of vectors of the target.
 TK_INLINE void store_sums(const target *t, int64_t i, int64_t column, vfloat v, vfloat bias) {
-    float *to = t->to + i * t->row + column;
-    if (t->adds) v += load(to);
+    const int64_t place = i * t->row + column;
+    if (t->adds) v += load(t->to + place);
     v += bias;
     if (t->residual) v += load(t->residual + i * t->residual_row + column);
-    store(to, v);
+    if (t->is_rounded) store_rounded_up_to((uint16_t *)(void *)t->to + place, v, TK_WIDTH);
+    else store(t->to + place, v);
 }

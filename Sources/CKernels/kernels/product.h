@@ -22,7 +22,7 @@ static void TK_KERNEL(pack_right)(const tk_operand *b, int64_t n, int64_t first_
     const int64_t whole = b->patches ? 0 : n / PANEL * PANEL;
     if (b->patches) {
         pack_patches(b, n, first_k, ks, packed);
-    } else if (b->column == 1) {
+    } else if (b->column == 1 && !b->is_rounded) {
         // Along the rows as they lie in memory, so that the processor sees what to fetch next.
         for (int64_t k = 0; k < ks; k++)
             for (int64_t j = 0; j < whole; j += PANEL)
@@ -60,7 +60,7 @@ TK_INLINE void pack_columns(const float *source, int64_t column, int64_t rows, i
 /// At most LEFT_ROWS rows of the left operand, in place or copied.
 static left_rows rows_of(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks,
                          tk_precision precision, float *copy) {
-    if (!a->patches && a->column == 1 && precision != TK_BFLOAT16)
+    if (!a->patches && a->column == 1 && !a->is_rounded && precision != TK_BFLOAT16)
         return (left_rows){a->data + first * a->row + first_k, a->row, ROWS * a->row, 1};
     left_rows left = {copy, LEFT_STRIDE, ROWS * LEFT_STRIDE, 1};
     if (lies_by_columns(a)) {

@@ -13,8 +13,6 @@ enum {
     TILE = 16,                          // rows of a tile, and pairs of a row
 };
 
-TK_INLINE bool lies_by_columns(const tk_operand *a) { return !a->patches && a->row == 1 && a->column != 1; }
-
 /// Panels are whole: the tiles of the last one end in zeros.
 TK_INLINE int64_t panel_width(int64_t n, int64_t j) {
     (void)n, (void)j;

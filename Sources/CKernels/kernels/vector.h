@@ -93,9 +93,26 @@ TK_INLINE vfloat round_to_bfloat16(vfloat x) {
     return vfrom_bits((vint)(((x != x) ? quiet : rounded) & 0xFFFF0000));
 }
 
+TK_INLINE vfloat load_rounded(const uint16_t *p) {
+    ushorts halves;
+    memcpy(&halves, p, sizeof halves);
+    return vfrom_bits((vint)(__builtin_convertvector(halves, vuint) << 16));
+}
+
+TK_INLINE float widened(uint16_t half) {
+    const uint32_t bits = (uint32_t)half << 16;
+    float v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
 /// The first `count` lanes as bfloat16.
 TK_INLINE void store_rounded_up_to(uint16_t *p, vfloat v, int64_t count) {
+#ifdef TK_HAS_BFLOAT16
+    const ushorts halves = (ushorts)_mm512_cvtneps_pbh((__m512)v);
+#else
     const ushorts halves = __builtin_convertvector((vuint)vbits(round_to_bfloat16(v)) >> 16, ushorts);
+#endif
     if (count >= TK_WIDTH) memcpy(p, &halves, sizeof halves);
     else for (int64_t i = 0; i < count; i++) p[i] = halves[i];
 }

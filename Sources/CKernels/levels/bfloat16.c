@@ -6,6 +6,7 @@
     target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2"))), apply_to = function)
 #define TK_LEVEL bfloat16
 #define TK_HAS_MASKS
+#define TK_HAS_BFLOAT16
 #define TK_WIDTH 16
 #include "../kernels/vector.h"
 #include "../kernels/bfloat16.h"
