@@ -260,11 +260,11 @@ static void weights_and_gradient(const job *j, const view *v, float *p, float *g
 }
 
 /// c (+)= alpha * s^T b: sums over the current queries, for each key.
-static void sum_over_queries(const view *v, const float *s, const float *b, int64_t b_row, int64_t n, float alpha,
-                             float *c, int64_t c_row) {
+static void sum_over_queries(const view *v, const float *s, tk_operand b, int64_t n, float alpha, float *c,
+                             int64_t c_row) {
     tk_block t = product(v->a, v->a->keys, n, v->count, NULL);
     t.a = by_columns(s, v->columns);
-    t.b = by_rows(b, b_row);
+    t.b = b;
     t.c = c;
     t.c_row = c_row;
     t.alpha = alpha;
@@ -280,10 +280,12 @@ static void backward_head(const job *j, int64_t image, int64_t head) {
     float *p = tk_scratch(2 * block + packed_size(a, a->head_size, a->keys) + packed_size(a, a->value_size, a->keys)
                           + packed_size(a, a->keys, a->head_size) + product_scratch(a) + 48);
     float *g = p + block, *next = g + block;
-    const float *keys = a->k + at(a->k_strides, image, head), *values = a->v + at(a->v_strides, image, head);
+    const int64_t key_at = at(a->k_strides, image, head), value_at = at(a->v_strides, image, head);
+    const tk_operand keys = from(by_rows(a->k, a->k_strides.row), a->k_is_rounded, key_at);
+    const tk_operand values = from(by_columns(a->v, a->v_strides.row), a->v_is_rounded, value_at);
     v.transposed_keys = pack_keys(a, image, head, &next);
-    v.transposed_values = pack(a, by_columns(values, a->v_strides.row), a->value_size, a->keys, &next);
-    v.keys = pack(a, by_rows(keys, a->k_strides.row), a->keys, a->head_size, &next);
+    v.transposed_values = pack(a, values, a->value_size, a->keys, &next);
+    v.keys = pack(a, keys, a->keys, a->head_size, &next);
     v.scratch = next;
     for (v.first = 0; v.first < a->queries; v.first += j->block) {
         v.count = a->queries - v.first < j->block ? a->queries - v.first : j->block;
@@ -295,11 +297,11 @@ static void backward_head(const job *j, int64_t image, int64_t head) {
         t.c_row = a->q_strides.row;
         t.alpha = a->scale;
         tk_products(a->precision)->product_block(&t, v.scratch);
-        sum_over_queries(&v, g, a->q + query_at, a->q_strides.row, a->head_size, a->scale,
-                         j->k_gradient + at(a->k_strides, image, head), a->k_strides.row);
-        sum_over_queries(&v, p, j->out_gradient + at(a->out_strides, image, head) + v.first * a->out_strides.row,
-                         a->out_strides.row, a->value_size, 1, j->v_gradient + at(a->v_strides, image, head),
-                         a->v_strides.row);
+        const tk_operand queries = from(by_rows(a->q, a->q_strides.row), a->q_is_rounded, query_at);
+        const tk_operand gradients = from(by_rows(j->out_gradient, a->out_strides.row), false,
+                                          at(a->out_strides, image, head) + v.first * a->out_strides.row);
+        sum_over_queries(&v, g, queries, a->head_size, a->scale, j->k_gradient + key_at, a->k_strides.row);
+        sum_over_queries(&v, p, gradients, a->value_size, 1, j->v_gradient + value_at, a->v_strides.row);
         if (!j->bias_gradient) continue;
         float *sum = j->bias_gradient + at(a->bias_strides, image, head) + v.first * a->bias_strides.row;
         for (int64_t i = 0; i < v.count; i++)

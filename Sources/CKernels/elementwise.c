@@ -22,8 +22,14 @@ static void activate_piece(void *context, int64_t piece, int worker) {
     (void)worker;
     const conversion_job *j = context;
     const int64_t start = piece * PIECE, count = least(PIECE, j->count - start);
-    if (j->from) tk_kernels()->widen_range(j->from + start, j->y + start, count);
-    tk_kernels()->activate_range((j->from ? j->y : j->x) + start, j->y + start, count, j->activation);
+    if (!j->from) {
+        tk_kernels()->activate_range(j->x + start, j->y + start, count, j->activation);
+        return;
+    }
+    float *y = j->to ? tk_scratch(count) : j->y + start;
+    tk_kernels()->widen_range(j->from + start, y, count);
+    tk_kernels()->activate_range(y, y, count, j->activation);
+    if (j->to) tk_kernels()->halve_range(y, j->to + start, count);
 }
 
 void tk_activate(const float *x, float *y, int64_t count, tk_activation activation) {
@@ -31,8 +37,9 @@ void tk_activate(const float *x, float *y, int64_t count, tk_activation activati
     tk_parallel(pieces(count), activate_piece, &j);
 }
 
-void tk_activate_rounded(const uint16_t *x, float *y, int64_t count, tk_activation activation) {
-    conversion_job j = {.from = x, .y = y, .count = count, .activation = activation};
+void tk_activate_rounded(const uint16_t *x, float *y, bool y_is_rounded, int64_t count, tk_activation activation) {
+    conversion_job j = {.from = x, .y = y, .to = y_is_rounded ? (uint16_t *)(void *)y : NULL, .count = count,
+                        .activation = activation};
     tk_parallel(pieces(count), activate_piece, &j);
 }
 

@@ -55,10 +55,9 @@ package final class Node: @unchecked Sendable {
     }
 }
 
-/// What an operation keeps for its gradient: a tensor, its rounded values, or who can compute it again.
+/// What an operation keeps for its gradient: a tensor, perhaps rounded, or who can compute it again.
 enum Kept {
     case tensor(Tensor)
-    case rounded(Rounded)
     case result(of: Node, as: Shape)
 
     /// Parameters, images and other leaves have their memory in any case; of small tensors a copy is not worth a call.
@@ -69,7 +68,7 @@ enum Kept {
         if let source = tensor.node?.source(on: tape) {
             self = .result(of: source, as: tensor.shape)
         } else if isOperand, tensor.node?.operation != nil, tensor.count >= Self.leastCount {
-            self = .rounded(Rounded(tensor))
+            self = .tensor(Tensor(rounding: tensor))
         } else {
             self = .tensor(tensor.detached)
         }
@@ -78,7 +77,6 @@ enum Kept {
     var tensor: Tensor {
         switch self {
         case .tensor(let tensor): tensor
-        case .rounded(let rounded): rounded.widened
         case .result(let node, let shape): Tensor(shape: shape, storage: node.recompute().storage)
         }
     }
@@ -87,7 +85,6 @@ enum Kept {
     var storage: Storage? {
         switch self {
         case .tensor(let tensor): tensor.storage
-        case .rounded(let rounded): rounded.memory.storage
         case .result: nil
         }
     }

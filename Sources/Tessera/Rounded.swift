@@ -1,33 +1,36 @@
 import CKernels
 
-/// Values rounded to bfloat16, in half of the memory: what a forward pass in ``Precision/bfloat16`` keeps for its products'
-/// gradients. They round their operands in any case, and what is rounded twice has the same bits.
-package struct Rounded: Sendable {
-    package let shape: Shape
-    /// Two numbers to a float, as memory only.
-    package let memory: Tensor
-
-    /// Memory for an operation to fill.
-    package init(uninitialized shape: Shape) {
-        self.init(shape, memory: Tensor(uninitialized: [(shape.count + 1) / 2]))
+/// Values held in bfloat16, in half of the memory: what products in ``Precision/bfloat16`` read and keep for their
+/// gradients. They round their operands in any case, and what is rounded twice has the same bits. Everyone else sees
+/// float32: the values are widened when an operation first asks for them.
+extension Tensor {
+    /// Memory in bfloat16 for an operation to fill.
+    package init(uninitializedRounded shape: Shape) {
+        self.init(shape: shape, storage: Storage(roundedCount: shape.count))
     }
 
-    package init(_ shape: Shape, memory: Tensor) { (self.shape, self.memory) = (shape, memory) }
-
-    package init(_ tensor: Tensor) {
-        self.init(uninitialized: tensor.shape)
-        withExtendedLifetime((tensor, memory)) { tk_halve(tensor.pointer, pointer, Int64(shape.count)) }
+    /// The nearest bfloat16 numbers, cut off from the tape.
+    package init(rounding tensor: Tensor) {
+        guard tensor.halves == nil else {
+            self = tensor.detached
+            return
+        }
+        self.init(uninitializedRounded: tensor.shape)
+        withExtendedLifetime((tensor, self)) { tk_halve(tensor.pointer, halves!, Int64(count)) }
     }
 
-    /// Valid while the memory lives.
-    package var pointer: UnsafeMutablePointer<UInt16> {
-        UnsafeMutableRawPointer(memory.mutablePointer).assumingMemoryBound(to: UInt16.self)
+    /// The values where they are held in bfloat16. Valid while the tensor lives.
+    package var halves: UnsafeMutablePointer<UInt16>? { storage?.halves }
+
+    /// The operand of a product as it is held: floats, or bfloat16 numbers behind a pointer of the same type.
+    var operand: (pointer: UnsafePointer<Float>, isRounded: Bool) {
+        guard let halves else { return (pointer, false) }
+        return (UnsafeRawPointer(halves).assumingMemoryBound(to: Float.self), true)
     }
 
-    /// The values in float32.
-    package var widened: Tensor {
-        let result = Tensor(uninitialized: shape)
-        withExtendedLifetime((memory, result)) { tk_widen(pointer, result.mutablePointer, Int64(shape.count)) }
-        return result
+    /// The same to write a result to.
+    var target: (pointer: UnsafeMutablePointer<Float>, isRounded: Bool) {
+        let (pointer, isRounded) = operand
+        return (UnsafeMutablePointer(mutating: pointer), isRounded)
     }
 }

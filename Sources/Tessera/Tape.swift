@@ -77,7 +77,7 @@ public final class Tape: @unchecked Sendable {
     public func savedBytes(besides others: [Tensor] = []) -> Int {
         var seen = Set(others.compactMap { $0.storage.map(ObjectIdentifier.init) })
         return nodes.lazy.flatMap(\.saved).compactMap(\.storage).reduce(0) { sum, storage in
-            seen.insert(ObjectIdentifier(storage)).inserted ? sum + storage.count * MemoryLayout<Float>.size : sum
+            seen.insert(ObjectIdentifier(storage)).inserted ? sum + storage.bytes : sum
         }
     }
 

@@ -59,7 +59,7 @@ extension KernelTests {
                 tk_halve(rounded, &halves, Int64(rounded.count))
                 for kind in activations {
                     var (y, expected) = (rounded, rounded)
-                    tk_activate_rounded(halves, &y, Int64(y.count), kind)
+                    tk_activate_rounded(halves, &y, false, Int64(y.count), kind)
                     tk_activate(rounded, &expected, Int64(y.count), kind)
                     #expect(y == expected, "\(name), activation \(kind.rawValue)")
                     var sums = [Float](repeating: 0, count: columns), expectedSums = sums

@@ -126,7 +126,7 @@ static void normalise(void) {
     uint16_t *halves = malloc((size_t)(rows * columns) * sizeof(uint16_t));
     tk_halve(y, halves, rows * columns);
     tk_widen(halves, x, rows * columns);
-    tk_activate_rounded(halves, x, rows * columns, TK_GELU);
+    tk_activate_rounded(halves, x, false, rows * columns, TK_GELU);
     tk_activation_backward(y, NULL, halves, TK_GELU, x, bias, rows, columns);
     free(halves);
     tk_softmax(x, y, rows, columns);

@@ -13,7 +13,8 @@ typedef struct {
     tk_strides q_strides, k_strides, v_strides;
     float *out;
     tk_strides out_strides;
-    bool q_is_rounded, k_is_rounded, v_is_rounded, out_is_rounded;      // bfloat16 numbers, which strides count; forward
+    bool q_is_rounded, k_is_rounded, v_is_rounded;      // bfloat16 numbers, which the strides count
+    bool out_is_rounded;                                // the same, of the forward pass
     const float *bias;          // additive, keys contiguous, or NULL; a stride of 0 shares it between images or heads
     tk_strides bias_strides;
     float scale;

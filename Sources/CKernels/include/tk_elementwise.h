@@ -5,7 +5,7 @@
 /// y = activation(x).
 void tk_activate(const float *x, float *y, int64_t count, tk_activation activation);
 
-void tk_activate_rounded(const uint16_t *x, float *y, int64_t count, tk_activation activation);
+void tk_activate_rounded(const uint16_t *x, float *y, bool y_is_rounded, int64_t count, tk_activation activation);
 
 /// x_gradient = y_gradient * activation'(preactivation) over [rows][columns]; the column sums of x_gradient go into
 /// bias_gradient unless it is NULL. The preactivation is in float32, or in bfloat16 where the first of both is NULL.

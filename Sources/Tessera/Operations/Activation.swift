@@ -40,18 +40,16 @@ public enum Activation: String, Codable, Sendable, CaseIterable {
 }
 
 extension Activation {
-    func callAsFunction(_ x: Tensor) -> Tensor {
-        let output = Tensor(uninitialized: x.shape)
+    /// - Parameter rounds: whether the result is held in bfloat16
+    func callAsFunction(_ x: Tensor, rounds: Bool = false) -> Tensor {
+        let output = rounds ? Tensor(uninitializedRounded: x.shape) : Tensor(uninitialized: x.shape)
         withExtendedLifetime((x, output)) {
-            tk_activate(x.pointer, output.mutablePointer, Int64(output.count), kernel)
-        }
-        return output
-    }
-
-    func callAsFunction(_ x: Rounded) -> Tensor {
-        let output = Tensor(uninitialized: x.shape)
-        withExtendedLifetime((x, output)) {
-            tk_activate_rounded(x.pointer, output.mutablePointer, Int64(output.count), kernel)
+            if let halves = x.halves {
+                let (target, isRounded) = output.target
+                tk_activate_rounded(halves, target, isRounded, Int64(output.count), kernel)
+            } else {
+                tk_activate(x.pointer, output.mutablePointer, Int64(output.count), kernel)
+            }
         }
         return output
     }
@@ -59,24 +57,13 @@ extension Activation {
     /// The gradient at the activation's input `x`, and its sums over all axes but the last: the gradient of a bias that was
     /// added to x.
     func backward(_ gradient: Tensor, _ x: Tensor, sumsColumns: Bool) -> (gradient: Tensor, sums: Tensor?) {
-        withExtendedLifetime(x) { backward(gradient, x.pointer, nil, x.shape, sumsColumns) }
-    }
-
-    func backward(_ gradient: Tensor, _ x: Rounded, sumsColumns: Bool) -> (gradient: Tensor, sums: Tensor?) {
-        withExtendedLifetime(x) { backward(gradient, nil, x.pointer, x.shape, sumsColumns) }
-    }
-
-    private func backward(
-        _ gradient: Tensor, _ x: UnsafePointer<Float>?, _ rounded: UnsafePointer<UInt16>?, _ shape: Shape,
-        _ sumsColumns: Bool
-    ) -> (gradient: Tensor, sums: Tensor?) {
-        let result = Tensor(uninitialized: shape)
-        let columns = shape.rank > 0 ? shape[-1] : 1
+        let result = Tensor(uninitialized: x.shape)
+        let columns = x.rank > 0 ? x.shape[-1] : 1
         let sums = sumsColumns ? Tensor(uninitialized: [columns]) : nil
-        withExtendedLifetime((gradient, result, sums)) {
+        withExtendedLifetime((gradient, x, result, sums)) {
             tk_activation_backward(
-                gradient.pointer, x, rounded, kernel, result.mutablePointer, sums?.mutablePointer,
-                Int64(shape.count / max(1, columns)), Int64(columns))
+                gradient.pointer, x.halves == nil ? x.pointer : nil, x.halves, kernel, result.mutablePointer,
+                sums?.mutablePointer, Int64(x.count / max(1, columns)), Int64(columns))
         }
         return (result, sums)
     }

@@ -10,6 +10,8 @@ package struct Attention: Operation {
     package let scale: Float
     package let dropout: Float
     package let seed: UInt64
+    /// Whether only products will read the result: in bfloat16 it is then held so.
+    package var isForProducts = false
     package let precision: Precision
 
     private struct Extents {
@@ -81,17 +83,25 @@ package struct Attention: Operation {
         let shapes = inputs.map(\.shape)
         var a = kernel(shapes, output)
         let (k, v) = packedOffsets(shapes)
-        a.q = inputs[0].pointer
-        a.k = isPacked ? a.q + k : inputs[1].pointer
-        a.v = isPacked ? a.q + v : inputs[2].pointer
+        (a.q, a.q_is_rounded) = inputs[0].operand
+        if isPacked {
+            let (raw, bytes) = (UnsafeRawPointer(a.q!), a.q_is_rounded ? 2 : 4)
+            a.k = (raw + bytes * k).assumingMemoryBound(to: Float.self)
+            a.v = (raw + bytes * v).assumingMemoryBound(to: Float.self)
+            (a.k_is_rounded, a.v_is_rounded) = (a.q_is_rounded, a.q_is_rounded)
+        } else {
+            (a.k, a.k_is_rounded) = inputs[1].operand
+            (a.v, a.v_is_rounded) = inputs[2].operand
+        }
         a.bias = hasBias ? inputs.last!.pointer : nil
         return a
     }
 
     package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
-        let output = Tensor(uninitialized: shape)
+        let rounds = isForProducts && precision == .bfloat16
+        let output = rounds ? Tensor(uninitializedRounded: shape) : Tensor(uninitialized: shape)
         var a = kernel(inputs, shape)
-        a.out = output.mutablePointer
+        (a.out, a.out_is_rounded) = output.target
         let logSumExp = saved.isNeeded ? Tensor(uninitialized: [shape[0], heads, shape[1]]) : nil
         a.log_sum_exp = logSumExp?.mutablePointer
         withExtendedLifetime((inputs, output, logSumExp)) { tk_attention_forward(&a) }
@@ -135,9 +145,11 @@ package struct Attention: Operation {
 ///   - scale: 1/√size if nil
 ///   - bias: added to the scores, `[batch or 1, heads or 1, tokens, tokens]`, or nil
 ///   - dropout: the probability with which an attention weight is dropped; `seed` names the mask
+///   - isForProducts: whether only linear layers will read the result; in bfloat16 it is then held in half of the memory
 /// - Returns: `[batch, tokens, heads · size]`
 public func attention(
-    packed qkv: Tensor, heads: Int, scale: Float? = nil, bias: Tensor? = nil, dropout: Float = 0, seed: UInt64 = 0
+    packed qkv: Tensor, heads: Int, scale: Float? = nil, bias: Tensor? = nil, dropout: Float = 0, seed: UInt64 = 0,
+    isForProducts: Bool = false
 ) -> Tensor {
     let size = qkv.shape[2] / (3 * heads)
     if let probe = AttentionProbe.current {
@@ -146,7 +158,7 @@ public func attention(
     }
     let operation = Attention(
         heads: heads, isPacked: true, hasBias: bias != nil, scale: scale ?? 1 / Float(size).squareRoot(),
-        dropout: dropout, seed: seed, precision: .current)
+        dropout: dropout, seed: seed, isForProducts: isForProducts, precision: .current)
     return apply(operation, [qkv] + (bias.map { [$0] } ?? []))
 }
 
@@ -159,15 +171,17 @@ public func attention(
 ///   - scale: 1/√size if nil
 ///   - bias: added to the scores, `[batch or 1, heads or 1, queries, keys]`, or nil
 ///   - dropout: the probability with which an attention weight is dropped; `seed` names the mask
+///   - isForProducts: whether only linear layers will read the result; in bfloat16 it is then held in half of the memory
 /// - Returns: `[batch, queries, heads · value size]`
 public func attention(
     _ q: Tensor, _ k: Tensor, _ v: Tensor, heads: Int, scale: Float? = nil, bias: Tensor? = nil, dropout: Float = 0,
-    seed: UInt64 = 0
+    seed: UInt64 = 0, isForProducts: Bool = false
 ) -> Tensor {
     AttentionProbe.current?.observe(q, k, heads: heads, scale: scale, bias: bias)
     let operation = Attention(
         heads: heads, isPacked: false, hasBias: bias != nil,
-        scale: scale ?? 1 / Float(q.shape[2] / heads).squareRoot(), dropout: dropout, seed: seed, precision: .current)
+        scale: scale ?? 1 / Float(q.shape[2] / heads).squareRoot(), dropout: dropout, seed: seed,
+        isForProducts: isForProducts, precision: .current)
     return apply(operation, [q, k, v] + (bias.map { [$0] } ?? []))
 }
 

@@ -6,6 +6,8 @@ package struct LinearOperation: RecomputableOperation {
     package let activation: Activation
     package let hasBias: Bool
     package let hasResidual: Bool
+    /// Whether only products will read the result: in bfloat16 it is then held so.
+    package var isForProducts = false
     package let precision: Precision
 
     package func shape(_ inputs: [Shape]) -> Shape {
@@ -20,27 +22,27 @@ package struct LinearOperation: RecomputableOperation {
 
     package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let (x, weight) = (inputs[0], inputs[1])
-        let output = Tensor(uninitialized: shape)
+        let (outputs, channels) = (weight.shape[0], weight.shape[1])
+        let output = holdsRounded(channels) ? Tensor(uninitializedRounded: shape) : Tensor(uninitialized: shape)
         let keepsPreactivation = saved.isNeeded && activation != .identity
         let preactivation = keepsPreactivation && !roundsPreactivation ? Tensor(uninitialized: shape) : nil
-        let rounded = keepsPreactivation && roundsPreactivation ? Rounded(uninitialized: shape) : nil
-        let (outputs, channels) = (weight.shape[0], weight.shape[1])
+        let rounded = keepsPreactivation && roundsPreactivation ? Tensor(uninitializedRounded: shape) : nil
         var product = tk_product(rows: channels == 0 ? 0 : x.count / channels, outputs, channels, precision)
-        product.a = x.pointer
+        (product.a, product.a_is_rounded) = x.operand
         (product.a_row, product.a_column) = (Int64(channels), 1)
         product.b = weight.pointer
         (product.b_row, product.b_column) = (1, Int64(channels))
-        product.c = output.mutablePointer
+        (product.c, product.c_is_rounded) = output.target
         product.c_row = Int64(outputs)
         product.bias = hasBias ? inputs[2].pointer : nil
         product.activation = activation.kernel
         product.preactivation = preactivation?.mutablePointer
-        product.rounded_preactivation = rounded?.pointer
+        product.rounded_preactivation = rounded?.halves
         product.residual = hasResidual ? inputs.last!.pointer : nil
         product.residual_row = Int64(outputs)
         withExtendedLifetime((inputs, output, preactivation, rounded)) { tk_multiply(&product) }
         if saved.isNeeded {
-            saved.tensors = [x, weight] + [preactivation, rounded?.memory].compactMap { $0 }
+            saved.tensors = [x, weight] + [preactivation, rounded].compactMap { $0 }
             saved.operands = precision == .bfloat16 ? 0..<1 : 0..<0
         }
         return output
@@ -49,10 +51,14 @@ package struct LinearOperation: RecomputableOperation {
     /// Its derivative is then computed from the rounded value, as in other implementations of bfloat16.
     private var roundsPreactivation: Bool { precision == .bfloat16 }
 
+    private func holdsRounded(_ channels: Int) -> Bool {
+        isForProducts && precision == .bfloat16 && channels <= Int(TK_MOST_ROUNDED_DEPTH)
+    }
+
     package var isRecomputable: Bool { activation != .identity && !hasResidual }
 
     package func recompute(_ saved: (Int) -> Tensor, _ shape: Shape) -> Tensor {
-        roundsPreactivation ? activation(Rounded(shape, memory: saved(2))) : activation(saved(2))
+        activation(saved(2), rounds: isForProducts && roundsPreactivation)
     }
 
     package func backward(_ context: BackwardContext) -> [Tensor?] {
@@ -63,11 +69,7 @@ package struct LinearOperation: RecomputableOperation {
         var biasGradient: Tensor?
         let wantsBias = hasBias && context.wanted[2]
         if activation != .identity {
-            (gradient, biasGradient) =
-                roundsPreactivation
-                ? activation.backward(
-                    gradient, Rounded(gradient.shape, memory: context.saved[2]), sumsColumns: wantsBias)
-                : activation.backward(gradient, context.saved[2], sumsColumns: wantsBias)
+            (gradient, biasGradient) = activation.backward(gradient, context.saved[2], sumsColumns: wantsBias)
         } else if wantsBias {
             biasGradient =
                 context.wanted[1] && channels > 0
@@ -103,12 +105,16 @@ package struct LinearOperation: RecomputableOperation {
 ///   - weight: `[outputs, channels]`
 ///   - bias: `[outputs]`, or nil
 ///   - residual: `[..., outputs]`, added last, or nil
+///   - isForProducts: whether only linear layers and attentions will read the result; in bfloat16 it is then held in half
+///     of the memory (for at most 512 channels), and a GELU before the rounding is computed to 0.0002
 /// - Returns: `[..., outputs]`
 public func linear(
-    _ x: Tensor, weight: Tensor, bias: Tensor? = nil, activation: Activation = .identity, residual: Tensor? = nil
+    _ x: Tensor, weight: Tensor, bias: Tensor? = nil, activation: Activation = .identity, residual: Tensor? = nil,
+    isForProducts: Bool = false
 ) -> Tensor {
     let operation = LinearOperation(
-        activation: activation, hasBias: bias != nil, hasResidual: residual != nil, precision: .current)
+        activation: activation, hasBias: bias != nil, hasResidual: residual != nil, isForProducts: isForProducts,
+        precision: .current)
     return apply(operation, [x, weight] + [bias, residual].compactMap { $0 })
 }
 
@@ -129,9 +135,9 @@ func multiply(
     _ precision: Precision, rowSums: Tensor? = nil
 ) {
     var product = tk_product(rows: m, n, k, precision)
-    product.a = a.pointer
+    (product.a, product.a_is_rounded) = a.operand
     (product.a_row, product.a_column) = (Int64(aStrides.0), Int64(aStrides.1))
-    product.b = b.pointer
+    (product.b, product.b_is_rounded) = b.operand
     (product.b_row, product.b_column) = (Int64(bStrides.0), Int64(bStrides.1))
     product.c = c.mutablePointer
     product.c_row = Int64(n)

@@ -45,8 +45,8 @@ package struct MatrixProduct: Operation {
         let (a, b) = (inputs[0], inputs[1])
         let output = Tensor(uninitialized: shape)
         var product = kernel([a.shape, b.shape])
-        product.a = a.pointer
-        product.b = b.pointer
+        (product.a, product.a_is_rounded) = a.operand
+        (product.b, product.b_is_rounded) = b.operand
         product.c = output.mutablePointer
         withExtendedLifetime((inputs, output)) { tk_multiply(&product) }
         if saved.isNeeded {

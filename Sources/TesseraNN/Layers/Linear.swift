@@ -22,7 +22,12 @@ public final class Linear: Module {
     }
 
     /// `[..., inputs]` → `[..., outputs]`; the activation comes after the bias, the residual last.
-    public func callAsFunction(_ x: Tensor, activation: Activation = .identity, residual: Tensor? = nil) -> Tensor {
-        linear(x, weight: weight.tensor, bias: bias?.tensor, activation: activation, residual: residual)
+    /// - Parameter isForProducts: whether only linear layers and attentions will read the result
+    public func callAsFunction(
+        _ x: Tensor, activation: Activation = .identity, residual: Tensor? = nil, isForProducts: Bool = false
+    ) -> Tensor {
+        linear(
+            x, weight: weight.tensor, bias: bias?.tensor, activation: activation, residual: residual,
+            isForProducts: isForProducts)
     }
 }

@@ -35,9 +35,12 @@ public final class SelfAttention: Module {
         if let queries {
             let q = project(x.sliced(axis: 1, from: 0, to: queries), part: 0)
             mixed = attention(
-                q, project(x, part: 1), project(x, part: 2), heads: heads, scale: scale, dropout: dropout, seed: seed)
+                q, project(x, part: 1), project(x, part: 2), heads: heads, scale: scale, dropout: dropout, seed: seed,
+                isForProducts: true)
         } else {
-            mixed = attention(packed: qkv(x), heads: heads, scale: scale, dropout: dropout, seed: seed)
+            mixed = attention(
+                packed: qkv(x, isForProducts: true), heads: heads, scale: scale, dropout: dropout, seed: seed,
+                isForProducts: true)
         }
         guard let residual else { return projectionDropout(proj(mixed)) }
         if projectionDropout.rate > 0 { return residual + projectionDropout(proj(mixed)) }
@@ -50,7 +53,7 @@ public final class SelfAttention: Module {
         func rows(_ parameter: Parameter) -> Tensor {
             parameter.tensor.sliced(axis: 0, from: part * channels, to: (part + 1) * channels)
         }
-        return linear(x, weight: rows(qkv.weight), bias: qkv.bias.map(rows))
+        return linear(x, weight: rows(qkv.weight), bias: qkv.bias.map(rows), isForProducts: true)
     }
 }
 
@@ -80,7 +83,7 @@ public final class FeedForward: Module {
 
     /// `[..., channels]` → `[..., outputs]`; `residual` is added to the result.
     public func callAsFunction(_ x: Tensor, residual: Tensor? = nil) -> Tensor {
-        let hidden = dropout(fc1(x, activation: activation))
+        let hidden = dropout(fc1(x, activation: activation, isForProducts: dropout.rate == 0))
         guard let residual else { return dropout(fc2(hidden)) }
         if dropout.rate > 0 { return residual + dropout(fc2(hidden)) }
         return fc2(hidden, residual: residual)

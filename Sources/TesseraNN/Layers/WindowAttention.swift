@@ -43,8 +43,9 @@ public final class WindowAttention: Module {
             height: x.shape[1], width: x.shape[2], window: window, isShifted: isShifted, placement: placement)
         let pass = attentionDropout > 0 ? TrainingPass.current : nil
         let mixed = attention(
-            packed: qkv(partition.windows(of: x)), heads: heads, bias: bias(partition, batch: x.shape[0]),
-            dropout: pass == nil ? 0 : attentionDropout, seed: pass?.nextSeed() ?? 0)
+            packed: qkv(partition.windows(of: x), isForProducts: true), heads: heads,
+            bias: bias(partition, batch: x.shape[0]), dropout: pass == nil ? 0 : attentionDropout,
+            seed: pass?.nextSeed() ?? 0, isForProducts: true)
         return partition.map(of: dropout(proj(mixed)))
     }
 
