@@ -134,7 +134,7 @@ static void sum_task(void *context, int64_t row, int worker) {
     for (int64_t s = 0; s < j->splits; s++) {
         const float *part = j->partial + (s * t->m + row) * t->n;
         if (s == 0 && !t->accumulate) memcpy(out, part, (size_t)t->n * sizeof(float));
-        else for (int64_t i = 0; i < t->n; i++) out[i] += part[i];
+        else tk_kernels()->add_scaled(part, 1, out, t->n);
     }
 }
 

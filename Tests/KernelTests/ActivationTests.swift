@@ -62,6 +62,8 @@ extension KernelTests {
                     tk_activate_rounded(halves, &y, false, Int64(y.count), kind)
                     tk_activate(rounded, &expected, Int64(y.count), kind)
                     #expect(y == expected, "\(name), activation \(kind.rawValue)")
+                    tk_activate_rounded(halves, &y, true, Int64(y.count), kind)
+                    #expect(firstHalves(of: y) == expected.map(roundedToBFloat16), "\(name), rounded \(kind.rawValue)")
                     var sums = [Float](repeating: 0, count: columns), expectedSums = sums
                     tk_activation_backward(gradient, nil, halves, kind, &y, &sums, Int64(rows), Int64(columns))
                     tk_activation_backward(
@@ -70,5 +72,12 @@ extension KernelTests {
                 }
             }
         }
+    }
+}
+
+/// The bfloat16 numbers, as many as there are floats, that lie in the first half of their memory.
+private func firstHalves(of values: [Float]) -> [Float] {
+    values.withUnsafeBytes { bytes in
+        bytes.bindMemory(to: UInt16.self).prefix(values.count).map { Float(bitPattern: UInt32($0) << 16) }
     }
 }

@@ -32,32 +32,38 @@ TK_INLINE float pair_row(const float *from, const float *later, int64_t ks, int3
     return 1;
 }
 
+/// Columns of two rows as pairs; where there is no second row, zeros.
+TK_INLINE void pair_two_rows(const float *first, const float *second, int64_t columns, const int parts, int64_t part,
+                             int32_t *to) {
+    const vint lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const __m512i both_halves = (__m512i)(lanes | (lanes + TK_WIDTH) << 16);
+#pragma clang loop unroll(full)
+    for (int v = 0; v < COLUMNS; v++) {
+        const int64_t j = v * TK_WIDTH;
+        if (j >= columns) break;
+        const vfloat low = load_up_to(first + j, columns - j);
+        const vfloat high = second ? load_up_to(second + j, columns - j) : (vfloat)0.0f;
+        const __m512i pairs = _mm512_permutexvar_epi16(both_halves, rounded(low, high));
+        for (int p = 0; p < parts; p++)
+            memcpy(to + (v * parts + p) * part, (const int32_t *)&pairs + p * (TK_WIDTH / parts),
+                   sizeof pairs / (size_t)parts);
+    }
+}
+
 /// At most PANEL columns of `ks` rows that lie `row` apart as bfloat16: pairs of rows as lines of whole vectors, zeros
 /// beyond the last column and row. Each vector goes to `parts` places, which lie `part` apart: its neighbours follow.
 TK_INLINE void pair_columns(const float *from, int64_t row, int64_t columns, int64_t ks, const int parts, int64_t part,
                             int64_t line, int32_t *to, float *scales) {
     (void)scales;
     enum { ahead = 12, cache_line = 16 };   // rows lie too far apart for the processor to guess the next
-    const vint lanes = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    const __m512i both_halves = (__m512i)(lanes | (lanes + TK_WIDTH) << 16);
     for (int64_t k = 0; k < ks; k += 2, from += 2 * row) {
-        const bool is_last = k + 1 == ks;
         if (k + ahead + 1 < ks)
             for (int64_t j = 0; j < columns; j += cache_line) {
                 __builtin_prefetch(from + ahead * row + j);
                 __builtin_prefetch(from + (ahead + 1) * row + j);
             }
-#pragma clang loop unroll(full)
-        for (int v = 0; v < COLUMNS; v++) {
-            const int64_t j = v * TK_WIDTH;
-            if (j >= columns) break;
-            const vfloat low = load_up_to(from + j, columns - j);
-            const vfloat high = is_last ? (vfloat)0.0f : load_up_to(from + row + j, columns - j);
-            const __m512i pairs = _mm512_permutexvar_epi16(both_halves, rounded(low, high));
-            for (int p = 0; p < parts; p++)
-                memcpy(to + (v * parts + p) * part + k / 2 * line, (const int32_t *)&pairs + p * (TK_WIDTH / parts),
-                       sizeof pairs / (size_t)parts);
-        }
+        if (k + 1 < ks && columns == PANEL) pair_two_rows(from, from + row, PANEL, parts, part, to + k / 2 * line);
+        else pair_two_rows(from, k + 1 < ks ? from + row : NULL, columns, parts, part, to + k / 2 * line);
     }
 }
 
