@@ -7,7 +7,7 @@
 enum {
     MOST_QUERIES = 96, MOST_SCORES = 96 << 10,  // of a block
     QUERY_STEP = 12,            // rows that products take at a time
-    ENOUGH_HEADS = 16,          // images times heads; with fewer, blocks of queries are tasks of their own
+    ENOUGH_HEADS = 16,          // images times heads; fewer that threads cannot share evenly are divided by queries
 };
 
 typedef struct {
@@ -228,7 +228,7 @@ static void block_task(void *context, int64_t index, int worker) {
 void tk_attention_forward(const tk_attention *a) {
     if (a->keys == 0 || a->queries == 0) return;
     const int64_t heads = a->batch * a->heads;
-    if (heads >= ENOUGH_HEADS || tk_thread_count() == 1) {
+    if (heads >= ENOUGH_HEADS || heads % tk_thread_count() == 0) {
         tk_parallel(heads, head_task, (void *)a);
         return;
     }

@@ -75,9 +75,17 @@ static tk_level level_named(const char *name) {
     exit(1);
 }
 
+#if defined(__x86_64__)
+static struct tk_table table_with_bfloat16;     // of AVX-512
+#endif
+
 static void choose(void) {
     const char *name = getenv("TESSERA_ISA");
     current_level = name && *name ? level_named(name) : best_level();
+#if defined(__x86_64__)
+    table_with_bfloat16 = tk_table_avx512;
+    table_with_bfloat16.halve_range = tk_halve_range_bfloat16;
+#endif
 }
 
 tk_level tk_current_level(void) {
@@ -92,11 +100,20 @@ bool tk_select_level(tk_level level) {
     return true;
 }
 
+static _Atomic bool avoids_extensions;
+
+void tk_avoid_extensions(bool on) { avoids_extensions = on; }
+
+#if defined(__x86_64__)
+/// Whether AVX-512 converts to bfloat16 and multiplies such numbers.
+static bool has_conversion(void) { return __builtin_cpu_supports("avx512bf16") && !avoids_extensions; }
+#endif
+
 const struct tk_table *tk_kernels(void) {
     switch (tk_current_level()) {
 #if defined(__x86_64__)
     case TK_AMX:
-    case TK_AVX512: return &tk_table_avx512;
+    case TK_AVX512: return has_conversion() ? &table_with_bfloat16 : &tk_table_avx512;
     case TK_AVX2: return &tk_table_avx2;
 #endif
     default: return &tk_table_portable;
@@ -106,10 +123,6 @@ const struct tk_table *tk_kernels(void) {
 static _Atomic bool emulates_tiles;
 
 void tk_emulate_tiles(bool on) { emulates_tiles = on; }
-
-static _Atomic bool avoids_extensions;
-
-void tk_avoid_extensions(bool on) { avoids_extensions = on; }
 
 bool tk_has_vnni(void) {
 #if defined(__x86_64__)
@@ -122,7 +135,7 @@ bool tk_has_vnni(void) {
 bool tk_has_bfloat16(void) {
 #if defined(__x86_64__)
     return tk_current_level() == TK_AMX
-        || (tk_current_level() == TK_AVX512 && __builtin_cpu_supports("avx512bf16") && !avoids_extensions);
+        || (tk_current_level() == TK_AVX512 && has_conversion());
 #else
     return false;
 #endif
