@@ -151,7 +151,7 @@ static void forward_block(const view *v, float *s) {
         const float inverse = 1 / sums[i];
         tk_kernels()->binary_range(TK_MULTIPLY, out, 1, &inverse, 0, out, a->value_size);
         if (a->out_is_rounded)
-            tk_kernels()->halve_range(out, (uint16_t *)(void *)a->out + place + i * a->out_strides.row, a->value_size);
+            tk_kernels()->round_operand(out, (uint16_t *)(void *)a->out + place + i * a->out_strides.row, a->value_size);
     }
 }
 

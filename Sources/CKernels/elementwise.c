@@ -29,7 +29,7 @@ static void activate_piece(void *context, int64_t piece, int worker) {
     float *y = j->to ? tk_scratch(count) : j->y + start;
     tk_kernels()->widen_range(j->from + start, y, count);
     tk_kernels()->activate_range(y, y, count, j->activation);
-    if (j->to) tk_kernels()->halve_range(y, j->to + start, count);
+    if (j->to) tk_kernels()->round_operand(y, j->to + start, count);
 }
 
 void tk_activate(const float *x, float *y, int64_t count, tk_activation activation) {

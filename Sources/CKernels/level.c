@@ -84,7 +84,7 @@ static void choose(void) {
     current_level = name && *name ? level_named(name) : best_level();
 #if defined(__x86_64__)
     table_with_bfloat16 = tk_table_avx512;
-    table_with_bfloat16.halve_range = tk_halve_range_bfloat16;
+    table_with_bfloat16.round_operand = tk_round_operand_bfloat16;
 #endif
 }
 

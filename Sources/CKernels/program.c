@@ -72,6 +72,7 @@ static void group_task(void *context, int64_t index, int worker) {
         const int64_t parts = tk_step_parts(step, &frame);
         for (int64_t part = 0; part < parts; part++) tk_step_run(step, &frame, part);
         if (j->run->events) note(j, step, worker, frame.count, start);
+        if (j->run->after_step) j->run->after_step(j->run->context, step - j->program->steps);
     }
 }
 
@@ -109,6 +110,7 @@ int64_t tk_program_execute(const tk_program *program, const tk_program_run *run)
         for (j.step = program->steps; j.step < program->steps + program->step_count; j.step++) {
             if (tk_step_is_parallel(j.step)) shared_step(&j);
             else tk_parallel(tk_step_parts(j.step, &j.frame), part_task, &j);
+            if (run->after_step) run->after_step(run->context, j.step - program->steps);
         }
     }
     const int64_t noted = event_count;

@@ -88,7 +88,7 @@ static tk_operand normalized(const tk_product_step *s, const tk_operand *a, int6
         float *to = rounds ? rest : normal + i * row;
         tk_kernels()->layer_norm_row(a->data + i * a->row, s->norm_weight, s->norm_bias, s->epsilon, to, NULL, NULL,
                                      s->depth);
-        if (rounds) tk_kernels()->halve_range(to, (uint16_t *)(void *)normal + i * row, s->depth);
+        if (rounds) tk_kernels()->round_operand(to, (uint16_t *)(void *)normal + i * row, s->depth);
     }
     return (tk_operand){.data = normal, .row = row, .column = 1, .is_rounded = rounds};
 }

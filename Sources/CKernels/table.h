@@ -21,8 +21,8 @@ struct tk_table {
 
 extern const struct tk_table tk_table_portable, tk_table_avx2, tk_table_avx512;
 
-/// halve_range where the processor converts to bfloat16.
-void tk_halve_range_bfloat16(const float *x, uint16_t *y, int64_t count);
+/// round_operand where the processor converts to bfloat16.
+void tk_round_operand_bfloat16(const float *x, uint16_t *y, int64_t count);
 
 /// The table of the current level.
 const struct tk_table *tk_kernels(void);

@@ -84,15 +84,25 @@ public final class Plan: @unchecked Sendable {
                 withUnsafeTemporaryPointers(outputs) { outputs in
                     withUnsafeTemporaryPointers(memory.arenas) { arenas in
                         var description = self.description
-                        var run = tk_program_run(
-                            images: Int64(batch), input: images.pointer, outputs: outputs, arenas: arenas,
-                            events: events?.0, event_capacity: Int64(events?.1 ?? 0))
+                        var run = tk_program_run()
+                        (run.images, run.input) = (Int64(batch), images.pointer)
+                        (run.outputs, run.arenas) = (outputs, arenas)
+                        (run.events, run.event_capacity) = (events?.0, Int64(events?.1 ?? 0))
+                        if memory.packedWeights == nil { letGoOfWeights(&run) }
                         return Int(tk_program_execute(&description, &run))
                     }
                 }
             }
         }
         return (outputs, count)
+    }
+
+    /// Lets a run that reads the weights as they are let go of each behind it: a mapped file is never in memory as a whole.
+    private func letGoOfWeights(_ run: inout tk_program_run) {
+        run.context = Unmanaged.passUnretained(self).toOpaque()
+        run.after_step = { context, step in
+            Unmanaged<Plan>.fromOpaque(context!).takeUnretainedValue().weights[Int(step)]?.discard()
+        }
     }
 
     /// Packs the weights of all products, on all threads, into one piece of memory, and lets go of what was packed: a

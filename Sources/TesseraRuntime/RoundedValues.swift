@@ -3,7 +3,7 @@ import Tessera
 
 extension Graph {
     /// Values that lie in memory as bfloat16 numbers: those that products in bfloat16 compute and nobody but such products
-    /// reads, which would round them in any case. No bit of the result changes.
+    /// reads, which would round them in any case. Only a GELU before the rounding is computed less exactly, to 0.0002.
     ///
     /// A float's room holds two numbers: rows, and what is read of them, begin at whole floats.
     var roundedValues: Set<ValueID> {

@@ -26,6 +26,7 @@ typedef enum {
     TK_HARD_SIGMOID, TK_RELU6
 } tk_activation;
 
+/// The longest sums that are not interrupted: only such results can be left in bfloat16.
 enum { TK_MOST_ROUNDED_DEPTH = 512 };
 
 /// c[b] = residual[b] + activation(alpha * a[b] x b[b] + bias), for each b below `batch`.

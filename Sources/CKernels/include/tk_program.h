@@ -178,6 +178,8 @@ typedef struct {
     float *const *arenas;                       // tk_thread_count() of them, group * arena floats each
     tk_event *events;                           // or NULL; room for event_capacity
     int64_t event_capacity;
+    void (*after_step)(void *context, int64_t step);        // or NULL; for a single image
+    void *context;
 } tk_program_run;
 
 /// Floats that a packed weight takes.

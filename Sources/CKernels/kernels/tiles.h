@@ -101,6 +101,16 @@ TK_INLINE void round_rows(const int parts, const float *from, int64_t rows, int6
     }
 }
 
+/// The same of an operand that is rounded already and lies by rows.
+TK_INLINE void copy_rounded_rows(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks,
+                                 uint16_t *to) {
+    for (int64_t i = 0; i < ROWS; i++, to += LEFT_STRIDE) {
+        const int64_t count = i < rows ? ks : 0;
+        if (count > 0) memcpy(to, tk_element(a, first + i, first_k), (size_t)count * sizeof *to);
+        memset(to + count, 0, (size_t)(whole_steps(ks) - count) * sizeof *to);
+    }
+}
+
 TK_INLINE void load_left(const uint16_t *a, bool is_half) {
     enum { row_bytes = LEFT_STRIDE * sizeof(uint16_t) };
     tile_load(4, a, row_bytes);
@@ -180,10 +190,14 @@ TK_INLINE void tiles_block(const int parts, const tk_block *t, float *scratch) {
         else pack_tiles(parts, &t->b, t->n, k0, ks, own_right);
         for (int64_t i = 0; i < t->m; i += ROWS) {
             const int64_t rows = t->m - i < ROWS ? t->m - i : ROWS;
-            if (lies_by_columns(&t->a)) transpose_rows(&t->a, i, rows, k0, ks, rows_as_floats);
-            else pack_rows(&t->a, i, rows, k0, ks, rows_as_floats);
+            if (parts == 1 && t->a.is_rounded && t->a.column == 1) {
+                copy_rounded_rows(&t->a, i, rows, k0, ks, left);
+            } else {
+                if (lies_by_columns(&t->a)) transpose_rows(&t->a, i, rows, k0, ks, rows_as_floats);
+                else pack_rows(&t->a, i, rows, k0, ks, rows_as_floats);
+                round_rows(parts, rows_as_floats, rows, ks, left);
+            }
             if (t->row_sums) add_row_sums(&t->a, i, rows, k0, ks, t->row_sums + i);
-            round_rows(parts, rows_as_floats, rows, ks, left);
             for (int64_t j = 0; j < t->n; j += PANEL) {
                 const int64_t width = t->n - j < PANEL ? t->n - j : PANEL;
                 multiply_tiles(parts, left, right + right_size(parts, j, ks), ks, rows <= TILE, tile);
