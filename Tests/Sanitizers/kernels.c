@@ -19,6 +19,13 @@ static float *numbers(int64_t count) {
     return x;
 }
 
+/// The same in bfloat16.
+static void *rounded(const float *x, int64_t count) {
+    uint16_t *halves = malloc((size_t)count * sizeof(uint16_t));
+    tk_halve(x, halves, count);
+    return halves;
+}
+
 static void multiply(void) {
     const int64_t m = below(40), n = below(70), k = below(90), batch = 1 + below(3);
     const bool transposes_a = below(2), transposes_b = below(2);
@@ -35,9 +42,14 @@ static void multiply(void) {
         .rounded_preactivation = below(2) ? halves : NULL, .row_sums = batch == 1 ? row_sums : NULL, .precision = (tk_precision)below(5),
     };
     tk_multiply(&p);
-    float *operands[] = {a, b, c, residual, bias, before, row_sums};
-    for (int i = 0; i < 7; i++) free(operands[i]);
-    free(halves);
+    float *rounded_a = rounded(a, batch * m * k), *rounded_b = rounded(b, batch * n * k);
+    float *rounded_c = rounded(c, batch * m * n);
+    if (below(2)) p.b = rounded_b, p.b_is_rounded = true;
+    if (below(2)) p.a = rounded_a, p.a_is_rounded = true, p.row_sums = NULL;
+    if (below(2)) p.c = rounded_c, p.c_is_rounded = true;
+    tk_multiply(&p);
+    void *operands[] = {a, b, c, residual, bias, before, row_sums, halves, rounded_a, rounded_b, rounded_c};
+    for (int i = 0; i < 11; i++) free(operands[i]);
 }
 
 /// With few heads, whose keys and values are packed for all threads, and with many.
@@ -47,7 +59,7 @@ static void attend(void) {
     float *qkv = numbers(3 * count), *out = numbers(count), *gradient = numbers(3 * count);
     float *log_sum_exp = numbers(images * heads * tokens);
     const tk_strides packed = {.row = 3 * width, .head = size, .batch = 3 * width * tokens};
-    const tk_attention a = {
+    tk_attention a = {
         .batch = images, .heads = heads, .queries = tokens, .keys = tokens, .head_size = size, .value_size = size,
         .q = qkv, .k = qkv + width, .v = qkv + 2 * width, .q_strides = packed, .k_strides = packed, .v_strides = packed,
         .out = out, .out_strides = {.row = width, .head = size, .batch = width * tokens}, .scale = 0.3f,
@@ -55,8 +67,16 @@ static void attend(void) {
     };
     tk_attention_forward(&a);
     tk_attention_backward(&a, out, gradient, gradient + width, gradient + 2 * width, NULL);
-    float *operands[] = {qkv, out, gradient, log_sum_exp};
-    for (int i = 0; i < 4; i++) free(operands[i]);
+    uint16_t *halves = rounded(qkv, 3 * count), *rounded_out = rounded(out, count);
+    a.q_is_rounded = a.k_is_rounded = a.v_is_rounded = a.out_is_rounded = true;
+    a.q = (float *)(void *)halves;
+    a.k = (float *)(void *)(halves + width);
+    a.v = (float *)(void *)(halves + 2 * width);
+    a.out = (float *)(void *)rounded_out;
+    tk_attention_forward(&a);
+    tk_attention_backward(&a, out, gradient, gradient + width, gradient + 2 * width, NULL);
+    void *operands[] = {qkv, out, gradient, log_sum_exp, halves, rounded_out};
+    for (int i = 0; i < 6; i++) free(operands[i]);
 }
 
 /// Divided among threads, by rows and by ranges of k.
@@ -126,7 +146,7 @@ static void normalise(void) {
     uint16_t *halves = malloc((size_t)(rows * columns) * sizeof(uint16_t));
     tk_halve(y, halves, rows * columns);
     tk_widen(halves, x, rows * columns);
-    tk_activate_rounded(halves, x, false, rows * columns, TK_GELU);
+    tk_activate_rounded(halves, x, below(2), rows * columns, TK_GELU);
     tk_activation_backward(y, NULL, halves, TK_GELU, x, bias, rows, columns);
     free(halves);
     tk_softmax(x, y, rows, columns);
