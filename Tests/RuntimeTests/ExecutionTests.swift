@@ -53,6 +53,31 @@ import Testing
         }
     }
 
+    /// Memory that counts what it is asked to let go.
+    private final class Lent: DiscardableMemory {
+        let memory = UnsafeMutableBufferPointer<Float>.allocate(capacity: 96)
+        var discarded = 0
+
+        init() { memory.initialize(repeating: 0.5) }
+        deinit { memory.deallocate() }
+        func discard(_ bytes: UnsafeRawBufferPointer) { discarded += bytes.count }
+    }
+
+    /// A weight of a mapped file is let go behind the first image, which reads it as it is, and when it has been packed.
+    @Test(arguments: [1, 2]) func weightsAreLetGo(_ threads: Int) {
+        let lent = Lent()
+        let weight = Tensor(borrowing: lent.memory.baseAddress!, [8, 12], owner: lent)
+        let image = Tensor(repeating: 1, [1, 5, 12])
+        let compiled = CompiledModel { [linear($0, weight: weight)] }
+        let discarded = self.threads(threads) {
+            (0..<3).map { _ in
+                #expect(compiled(image)[0].scalars.allSatisfy { $0 == 6 })
+                return lent.discarded
+            }
+        }
+        #expect(discarded == [384, 768, 768])
+    }
+
     @Test(arguments: [TK_PORTABLE, TK_AVX2, TK_AVX512]) func agreesAtEveryLevel(_ level: tk_level) throws {
         let before = tk_current_level()
         guard tk_select_level(level) else { return }

@@ -95,6 +95,28 @@ import Testing
         }
     }
 
+    /// In bfloat16, a result that only products will read is held in half of the memory; everyone else sees its values.
+    @Test func resultsForProductsAreHeldRounded() {
+        var random = RandomGenerator(seed: 4)
+        func tensor(_ shape: Shape) -> Tensor {
+            Tensor((0..<shape.count).map { _ in random.uniform(-1, 1) }, shape)
+        }
+        let (x, weight, deep) = (tensor([2, 5, 12]), tensor([9, 12]), tensor([3, 513]))
+        Precision.bfloat16.use {
+            let (held, exact) = (linear(x, weight: weight, isForProducts: true), linear(x, weight: weight))
+            #expect(held.halves != nil && exact.halves == nil)
+            #expect(held.scalars == Tensor(rounding: exact).scalars && held.scalars != exact.scalars)
+            #expect((held + 0).halves == nil && (held + 0).scalars == held.scalars)
+            #expect(linear(deep, weight: deep, isForProducts: true).halves == nil)
+            let (mixed, mean) = (attention(packed: x, heads: 2, isForProducts: true), attention(packed: x, heads: 2))
+            #expect(mixed.halves != nil && mixed.scalars == Tensor(rounding: mean).scalars)
+            // Products of it are those of the exact values, which they would have rounded.
+            let next = tensor([4, 9])
+            #expect(linear(held, weight: next).scalars == linear(exact, weight: next).scalars)
+        }
+        #expect(linear(x, weight: weight, isForProducts: true).halves == nil)
+    }
+
     /// A tensor of another tape, which ends first: its values are kept, as nobody could compute them again.
     @Test func resultsOfAnotherTapeAreKept() throws {
         let (x, w) = (Tape.leaf(Tensor([-1, 0.5, 2], [3])), Tape.leaf(Tensor([1, 1, 1], [3])))
