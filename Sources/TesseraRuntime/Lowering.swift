@@ -135,9 +135,7 @@ struct Lowering {
         }
         (p.weight, p.bias) = (constant(.weight), constant(.bias))
         (p.activation, p.precision) = (product.activation.kernel, product.precision.kernel)
-        if product.convolution == nil, placement.isRounded(operand(.x)!) {
-            (p.a_is_rounded, p.a_row) = (true, p.depth / 2)
-        }
+        if placement.isRounded(operand(.x)!) { (p.a_is_rounded, p.a_row) = (true, p.depth / 2) }
         if placement.isRounded(node.output) { (p.c_is_rounded, p.c_row) = (true, p.columns / 2) }
         if let quantization = product.quantization { quantize(&p, quantization, node, operand(.x)!, operand(.weight)!) }
         weights[steps.count] = graph.constant(operand(.weight)!)!.storage

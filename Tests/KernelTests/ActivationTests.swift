@@ -77,7 +77,5 @@ extension KernelTests {
 
 /// The bfloat16 numbers, as many as there are floats, that lie in the first half of their memory.
 private func firstHalves(of values: [Float]) -> [Float] {
-    values.withUnsafeBytes { bytes in
-        bytes.bindMemory(to: UInt16.self).prefix(values.count).map { Float(bitPattern: UInt32($0) << 16) }
-    }
+    values.withUnsafeBytes { widened($0.bindMemory(to: UInt16.self).prefix(values.count)) }
 }

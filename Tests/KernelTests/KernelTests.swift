@@ -79,6 +79,9 @@ func expectClose(
         "\(what): element \(place) is off by \(worst / scale) of the largest", sourceLocation: sourceLocation)
 }
 
+/// Numbers of bfloat16 as floats.
+func widened(_ halves: some Sequence<UInt16>) -> [Float] { halves.map { Float(bitPattern: UInt32($0) << 16) } }
+
 /// To the nearest bfloat16, ties to even, from the definition: 8 bits of significand.
 func roundedToBFloat16(_ x: Float) -> Float {
     guard x != 0, x.isFinite else { return x }

@@ -260,7 +260,7 @@ extension KernelTests {
                     run { $0.rounded_preactivation = halves.baseAddress }
                 }
                 #expect(first == second, "\(level)")
-                #expect(halves.map { Float(bitPattern: UInt32($0) << 16) } == full.map(roundedToBFloat16), "\(level)")
+                #expect(widened(halves) == full.map(roundedToBFloat16), "\(level)")
             }
         }
 

@@ -23,19 +23,11 @@ static void TK_KERNEL(activate_range)(const float *x, float *y, int64_t count, t
     })
 }
 
-static void TK_KERNEL(halve_range)(const float *x, uint16_t *y, int64_t count) {
-    for (int64_t i = 0; i < count; i += TK_WIDTH) store_rounded_up_to(y + i, load_up_to(x + i, count - i), count - i);
-}
+static void TK_KERNEL(halve_range)(const float *x, uint16_t *y, int64_t count) { halve(x, y, count); }
 
-static void TK_KERNEL(round_operand)(const float *x, uint16_t *y, int64_t count) {
-    TK_KERNEL(halve_range)(x, y, count);
-}
+static void TK_KERNEL(round_operand)(const float *x, uint16_t *y, int64_t count) { halve(x, y, count); }
 
-static void TK_KERNEL(widen_range)(const uint16_t *x, float *y, int64_t count) {
-    int64_t i = 0;
-    for (; i + TK_WIDTH <= count; i += TK_WIDTH) store(y + i, load_rounded(x + i));
-    for (; i < count; i++) y[i] = widened(x[i]);
-}
+static void TK_KERNEL(widen_range)(const uint16_t *x, float *y, int64_t count) { widen(x, y, count); }
 
 /// x_gradient = y_gradient * the derivative at the preactivation, added to column_sums where there are any.
 TK_INLINE void activation_gradient_row(const float *y_gradient, const float *preactivation, tk_activation activation,

@@ -20,16 +20,10 @@ TK_INLINE void copy_floats(float *to, const float *from, int64_t count) {
     }
 }
 
-/// `count` neighbours of the first value of an operand's row or column as floats.
+/// Neighbouring values of an operand as floats.
 TK_INLINE void copy_values(float *to, const void *from, bool is_rounded, int64_t count) {
-    if (!is_rounded) {
-        copy_floats(to, from, count);
-        return;
-    }
-    const uint16_t *halves = from;
-    int64_t i = 0;
-    for (; i + TK_WIDTH <= count; i += TK_WIDTH) store(to + i, load_rounded(halves + i));
-    for (; i < count; i++) to[i] = widened(halves[i]);
+    if (is_rounded) widen(from, to, count);
+    else copy_floats(to, from, count);
 }
 
 TK_INLINE float value_at(const tk_operand *o, int64_t i, int64_t p) {

@@ -117,6 +117,18 @@ TK_INLINE void store_rounded_up_to(uint16_t *p, vfloat v, int64_t count) {
     else for (int64_t i = 0; i < count; i++) p[i] = halves[i];
 }
 
+/// Ranges to bfloat16 and back.
+TK_INLINE void halve(const float *from, uint16_t *to, int64_t count) {
+    for (int64_t i = 0; i < count; i += TK_WIDTH)
+        store_rounded_up_to(to + i, load_up_to(from + i, count - i), count - i);
+}
+
+TK_INLINE void widen(const uint16_t *from, float *to, int64_t count) {
+    int64_t i = 0;
+    for (; i + TK_WIDTH <= count; i += TK_WIDTH) store(to + i, load_rounded(from + i));
+    for (; i < count; i++) to[i] = widened(from[i]);
+}
+
 /// Sum of the lanes, in the order of a binary tree.
 TK_INLINE float vsum(vfloat v) {
 #if TK_WIDTH == 16

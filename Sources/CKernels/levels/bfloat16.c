@@ -11,8 +11,6 @@
 #include "../kernels/vector.h"
 #include "../kernels/bfloat16.h"
 
-void tk_round_operand_bfloat16(const float *x, uint16_t *y, int64_t count) {
-    for (int64_t i = 0; i < count; i += TK_WIDTH) store_rounded_up_to(y + i, load_up_to(x + i, count - i), count - i);
-}
+void tk_round_operand_bfloat16(const float *x, uint16_t *y, int64_t count) { halve(x, y, count); }
 #pragma clang attribute pop
 #endif
