@@ -30,8 +30,8 @@ static bool may_use_tiles(void) {
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
     bool has_tiles = d >> 24 & 1, has_bfloat16 = d >> 22 & 1, has_int8 = d >> 25 & 1;
-    return has_tiles && has_bfloat16 && has_int8 && (saved_registers() >> 17 & 3) == 3 &&
-           syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+    return has_tiles && has_bfloat16 && has_int8 && __builtin_cpu_supports("avx512bf16") &&
+           (saved_registers() >> 17 & 3) == 3 && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }
 #endif
 

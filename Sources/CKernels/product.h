@@ -18,6 +18,7 @@ typedef struct {
 typedef struct {
     const float *data;
     bool is_rounded;                                        // data holds bfloat16 numbers; then row and column count those
+    bool ends_in_zeros;                                     // that follow each row up to a multiple of 32
     int64_t row, column;
     const tk_patches *patches;
     int64_t first_row, first_column;                        // offsets into patches

@@ -67,32 +67,10 @@ TK_INLINE void pair_columns(const float *from, int64_t row, int64_t columns, int
     }
 }
 
-TK_INLINE bool is_aligned(const tk_operand *o) { return (uintptr_t)o->data % sizeof(int32_t) == 0; }
-
 /// Whether rows of a left operand are pairs as they lie.
 TK_INLINE bool are_pairs(const tk_operand *a, int64_t first_k, int64_t ks) {
-    return a->is_rounded && a->column == 1 && (a->row | first_k | ks) % 2 == 0 && is_aligned(a);
-}
-
-/// At most PANEL columns of `ks` rows of bfloat16 numbers as pairs of rows, in lines of `width`.
-TK_INLINE void interleave_rows(const uint16_t *from, int64_t row, int64_t columns, int64_t width, int64_t ks,
-                               int32_t *to) {
-    enum { ahead = 12, cache_line = 32 };
-    const __mmask16 last_lanes = (__mmask16)((1u << (columns - (columns - 1) / TK_WIDTH * TK_WIDTH)) - 1);
-    for (int64_t k = 0; k < ks; k += 2, from += 2 * row, to += width) {
-        if (k + ahead + 1 < ks)
-            for (int64_t j = 0; j < columns; j += cache_line) {
-                __builtin_prefetch(from + ahead * row + j);
-                __builtin_prefetch(from + (ahead + 1) * row + j);
-            }
-        for (int64_t j = 0; j < columns; j += TK_WIDTH) {
-            const __mmask16 lanes = columns - j < TK_WIDTH ? last_lanes : 0xFFFF;
-            const __m512i low = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, from + j));
-            const __m512i high = k + 1 == ks ? _mm512_setzero_si512()
-                               : _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, from + row + j));
-            _mm512_storeu_si512(to + j, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
-        }
-    }
+    return a->is_rounded && a->column == 1 && (a->row | first_k) % 2 == 0 && is_aligned(a)
+        && (ks % 2 == 0 || a->ends_in_zeros);
 }
 
 /// A panel of a right operand of bfloat16 numbers; false if they lie otherwise.

@@ -185,6 +185,29 @@ TK_INLINE void pack_panel(const tk_operand *b, int64_t j, int64_t width, int64_t
     }
 }
 
+/// Whether bfloat16 numbers begin where a pair may.
+TK_INLINE bool is_aligned(const tk_operand *o) { return (uintptr_t)o->data % sizeof(int32_t) == 0; }
+
+/// Columns of `ks` rows of bfloat16 numbers as pairs of rows, in lines of `width`; zeros up to a whole vector, and where
+/// there is no second row.
+TK_INLINE void interleave_rows(const uint16_t *from, int64_t row, int64_t columns, int64_t width, int64_t ks,
+                               int32_t *to) {
+    enum { ahead = 12, cache_line = 32 };           // rows lie too far apart for the processor to guess the next
+    for (int64_t k = 0; k < ks; k += 2, from += 2 * row, to += width) {
+        if (k + ahead + 1 < ks)
+            for (int64_t j = 0; j < columns; j += cache_line) {
+                __builtin_prefetch(from + ahead * row + j);
+                __builtin_prefetch(from + (ahead + 1) * row + j);
+            }
+        for (int64_t j = 0; j < columns; j += TK_WIDTH) {
+            const ushorts low = load_halves_up_to(from + j, columns - j);
+            const ushorts high = k + 1 == ks ? (ushorts)0 : load_halves_up_to(from + row + j, columns - j);
+            const vuint pairs = __builtin_convertvector(low, vuint) | __builtin_convertvector(high, vuint) << 16;
+            memcpy(to + j, &pairs, sizeof pairs);
+        }
+    }
+}
+
 /// Rows first ..< first + rows of the left operand for k in first_k ..< first_k + ks, LEFT_STRIDE apart. Not for
 /// floats that lie by columns.
 static void pack_rows(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks, float *packed) {

@@ -24,12 +24,9 @@ TK_INLINE int64_t panel_width(int64_t n, int64_t j) {
 
 TK_INLINE int64_t whole_steps(int64_t k) { return (k + K_STEP - 1) / K_STEP * K_STEP; }
 
-/// What is left of a number when its first part is taken away.
-TK_INLINE vfloat rest(vfloat x) { return x - round_to_bfloat16(x); }
-
 /// Two vectors of bfloat16 numbers in each other's halves of 32 bits.
-TK_INLINE vuint pair(vfloat low, vfloat high) {
-    return (vuint)vbits(round_to_bfloat16(low)) >> 16 | (vuint)vbits(round_to_bfloat16(high));
+TK_INLINE vuint pair(ushorts low, ushorts high) {
+    return __builtin_convertvector(low, vuint) | __builtin_convertvector(high, vuint) << 16;
 }
 
 /// In floats; two numbers fill one.
@@ -44,13 +41,32 @@ TK_INLINE void pair_panel(const int parts, const float *panel, int64_t ks, float
             vfloat low = k < ks ? load(panel + k * PANEL + j * TILE) : (vfloat)0.0f;
             vfloat high = k + 1 < ks ? load(panel + (k + 1) * PANEL + j * TILE) : (vfloat)0.0f;
             for (int64_t part = 0; part < parts; part++) {
-                const vuint both = pair(low, high);
+                const ushorts low_part = halves_of(low), high_part = halves_of(high);
+                const vuint both = pair(low_part, high_part);
                 memcpy(out + ((k / K_STEP * parts + part) * 2 + j) * TILE * TILE + k % K_STEP / 2 * TILE, &both,
                        sizeof both);
-                low = rest(low);
-                high = rest(high);
+                low -= floats_of(low_part);
+                high -= floats_of(high_part);
             }
         }
+}
+
+/// A panel of bfloat16 numbers, at most `width` columns from j on, as they are; false if they do not lie in pairs.
+TK_INLINE bool copy_pairs(const tk_operand *b, int64_t j, int64_t width, int64_t first_k, int64_t ks, float *out) {
+    const bool lies_by_rows = b->column == 1, lies_in_pairs = b->row == 1 && (b->column | first_k | ks) % 2 == 0;
+    if (!lies_by_rows && !(lies_in_pairs && is_aligned(b))) return false;
+    if (width < PANEL || ks % K_STEP != 0) fill_zero(out, right_size(1, PANEL, ks));
+    for (int64_t k = 0; k < ks; k += K_STEP, out += 2 * TILE * TILE) {
+        const int64_t depth = ks - k < K_STEP ? ks - k : K_STEP;
+        for (int64_t c = 0; c < width; c += TILE) {
+            const int64_t columns = width - c < TILE ? width - c : TILE;
+            const void *from = tk_element(b, first_k + k, j + c);
+            float *tile = out + c * TILE;
+            if (lies_by_rows) interleave_rows(from, b->row, columns, TILE, depth, (int32_t *)tile);
+            else pack_transposed(from, b->column / 2, columns, TILE, depth / 2, tile);
+        }
+    }
+    return true;
 }
 
 TK_INLINE void pack_tiles(const int parts, const tk_operand *b, int64_t n, int64_t first_k, int64_t ks,
@@ -58,6 +74,8 @@ TK_INLINE void pack_tiles(const int parts, const tk_operand *b, int64_t n, int64
     _Alignas(64) float panel[TK_K_BLOCK * PANEL];
     for (int64_t j = 0; j < n; j += PANEL) {
         const int64_t width = n - j < PANEL ? n - j : PANEL;
+        float *out = packed + right_size(parts, j, ks);
+        if (parts == 1 && b->is_rounded && copy_pairs(b, j, width, first_k, ks, out)) continue;
         if (b->patches) {
             tk_operand part = *b;
             part.first_column += j;
@@ -65,7 +83,7 @@ TK_INLINE void pack_tiles(const int parts, const tk_operand *b, int64_t n, int64
         } else {
             pack_panel(b, j, width, PANEL, first_k, ks, panel);
         }
-        pair_panel(parts, panel, ks, packed + right_size(parts, j, ks));
+        pair_panel(parts, panel, ks, out);
     }
 }
 
@@ -85,17 +103,17 @@ TK_INLINE void transpose_rows(const tk_operand *a, int64_t first, int64_t rows, 
     }
 }
 
-/// Rows of floats, LEFT_STRIDE apart, to rows of bfloat16, [part][ROWS][LEFT_STRIDE], zeros up to whole steps and
-/// beyond the last row.
-TK_INLINE void round_rows(const int parts, const float *from, int64_t rows, int64_t ks, uint16_t *to) {
-    for (int64_t i = 0; i < ROWS; i++, from += LEFT_STRIDE, to += LEFT_STRIDE) {
+/// Rows of floats, `row` apart, to rows of bfloat16, [part][ROWS][LEFT_STRIDE], zeros up to whole steps and beyond the
+/// last row.
+TK_INLINE void round_rows(const int parts, const float *from, int64_t row, int64_t rows, int64_t ks, uint16_t *to) {
+    for (int64_t i = 0; i < ROWS; i++, from += row, to += LEFT_STRIDE) {
         const int64_t count = i < rows ? ks : 0;
         for (int64_t k = 0; k < whole_steps(ks); k += TK_WIDTH) {
-            vfloat v = count - k >= TK_WIDTH ? load(from + k)
-                     : count > k ? load_first(from + k, count - k) : (vfloat)0.0f;
-            for (int64_t part = 0; part < parts; part++, v = rest(v)) {
-                const ushorts half = __builtin_convertvector((vuint)vbits(round_to_bfloat16(v)) >> 16, ushorts);
-                memcpy(to + part * ROWS * LEFT_STRIDE + k, &half, sizeof half);
+            vfloat v = count > k ? load_up_to(from + k, count - k) : (vfloat)0.0f;
+            for (int64_t part = 0; part < parts; part++) {
+                const ushorts halves = halves_of(v);
+                memcpy(to + part * ROWS * LEFT_STRIDE + k, &halves, sizeof halves);
+                v -= floats_of(halves);
             }
         }
     }
@@ -111,75 +129,150 @@ TK_INLINE void copy_rounded_rows(const tk_operand *a, int64_t first, int64_t row
     }
 }
 
-TK_INLINE void load_left(const uint16_t *a, bool is_half) {
-    enum { row_bytes = LEFT_STRIDE * sizeof(uint16_t) };
-    tile_load(4, a, row_bytes);
-    if (!is_half) tile_load(5, a + TILE * LEFT_STRIDE, row_bytes);
+/// At most 32 rows as tiles load them: where they lie, or a copy.
+typedef struct {
+    const uint16_t *first;
+    int64_t row;                        // numbers
+} left_rows;
+
+/// Tiles read whole rows of 16 times 32 numbers.
+TK_INLINE bool lies_in_tiles(const tk_operand *a, int64_t rows, int64_t ks) {
+    return a->is_rounded && a->column == 1 && rows % TILE == 0 && (ks % K_STEP == 0 || a->ends_in_zeros);
 }
 
-TK_INLINE void load_right(const float *b) {
+TK_INLINE left_rows left_of(const int parts, const tk_operand *a, int64_t first, int64_t rows, int64_t first_k,
+                            int64_t ks, float *scratch) {
+    if (parts == 1 && lies_in_tiles(a, rows, ks)) return (left_rows){tk_element(a, first, first_k), a->row};
+    float *copied = scratch;
+    uint16_t *rounded = (uint16_t *)(scratch + ROWS * LEFT_STRIDE);
+    if (parts == 1 && a->is_rounded && a->column == 1) {
+        copy_rounded_rows(a, first, rows, first_k, ks, rounded);
+    } else if (!a->patches && !a->is_rounded && a->column == 1) {
+        round_rows(parts, tk_element(a, first, first_k), a->row, rows, ks, rounded);
+    } else {
+        if (lies_by_columns(a)) transpose_rows(a, first, rows, first_k, ks, copied);
+        else pack_rows(a, first, rows, first_k, ks, copied);
+        round_rows(parts, copied, LEFT_STRIDE, rows, ks, rounded);
+    }
+    return (left_rows){rounded, LEFT_STRIDE};
+}
+
+/// The sums of 32 rows times one panel on their way into the result.
+typedef struct {
+    bool is_tall, is_wide;              // more than one tile
+    float *to;                          // where the tiles are stored: a scratch, or the result itself
+    int64_t to_row;
+    tile_end end;
+    int64_t row, rows, column, width;   // of the result; rows that the scratch still holds
+} tile_sums;
+
+/// Empties a register for the sums that follow.
+#define TAKE_OVER(tile, before)                                                                                            do {                                                                                                                       if (((before)->is_tall || (tile) < 2) && ((before)->is_wide || (tile) % 2 == 0))                                           tile_store(tile, (before)->to + (tile) / 2 * TILE * (before)->to_row + (tile) % 2 * TILE,                                         (before)->to_row * (int64_t)sizeof(float));                                                             tile_zero(tile);                                                                                                   } while (0)
+
+TK_INLINE void take_over(const tile_sums *before) {
+    TAKE_OVER(0, before);
+    TAKE_OVER(1, before);
+    TAKE_OVER(2, before);
+    TAKE_OVER(3, before);
+}
+
+/// Carries up to `most` more rows from the scratch into the result.
+TK_INLINE void finish_rows(const tk_block *t, tile_sums *sums, int64_t most) {
+    const int64_t rows = sums->rows < most ? sums->rows : most;
+    if (rows == 0) return;
+    for (int64_t i = 0; t->alpha != 1 && i < rows * PANEL; i += TK_WIDTH)
+        store(sums->to + i, t->alpha * load(sums->to + i));
+    store_tile(t, sums->end, sums->to, PANEL, sums->row, rows, sums->column, sums->width);
+    sums->to += rows * PANEL;
+    sums->row += rows;
+    sums->rows -= rows;
+}
+
+TK_INLINE void load_left(const left_rows *a, int64_t k, bool is_tall) {
+    tile_load(4, a->first + k, a->row * (int64_t)sizeof(uint16_t));
+    if (is_tall) tile_load(5, a->first + TILE * a->row + k, a->row * (int64_t)sizeof(uint16_t));
+}
+
+TK_INLINE void load_right(const float *b, bool is_wide) {
     enum { line = 64 };
     tile_load(6, b, line);
-    tile_load(7, b + TILE * TILE, line);
+    if (is_wide) tile_load(7, b + TILE * TILE, line);
 }
 
-TK_INLINE void add_products(bool is_half) {
+/// With `before`, each register is emptied just before it is needed: so other work hides the stores.
+TK_INLINE void add_products(const tile_sums *now, const tile_sums *before) {
+    if (before) TAKE_OVER(0, before);
     tile_dot(0, 4, 6);
-    tile_dot(1, 4, 7);
-    if (is_half) return;
-    tile_dot(2, 5, 6);
-    tile_dot(3, 5, 7);
+    if (before) TAKE_OVER(1, before);
+    if (now->is_wide) tile_dot(1, 4, 7);
+    if (before) TAKE_OVER(2, before);
+    if (now->is_tall) tile_dot(2, 5, 6);
+    if (before) TAKE_OVER(3, before);
+    if (now->is_tall && now->is_wide) tile_dot(3, 5, 7);
 }
 
 /// The products of all parts but the first two, of one step of k, in an order in which each part is loaded once.
-TK_INLINE void add_small_products(const int parts, const uint16_t *a, const float *b, bool is_half) {
+TK_INLINE void add_small_products(const int parts, const left_rows *a, int64_t k, const float *b, const tile_sums *now,
+                                  const tile_sums *before) {
     enum { left_part = ROWS * LEFT_STRIDE, right_part = 2 * TILE * TILE };
-    load_right(b);
+    load_right(b, now->is_wide);
     if (parts == 3) {
-        load_left(a + 2 * left_part, is_half);
-        add_products(is_half);
+        load_left(a, 2 * left_part + k, now->is_tall);
+        add_products(now, before);
     }
-    load_left(a + left_part, is_half);
-    add_products(is_half);
-    load_right(b + right_part);
-    if (parts == 3) add_products(is_half);
-    load_left(a, is_half);
-    add_products(is_half);
+    load_left(a, left_part + k, now->is_tall);
+    add_products(now, parts == 3 ? NULL : before);
+    load_right(b + right_part, now->is_wide);
+    if (parts == 3) add_products(now, NULL);
+    load_left(a, k, now->is_tall);
+    add_products(now, NULL);
     if (parts == 3) {
-        load_right(b + 2 * right_part);
-        add_products(is_half);
+        load_right(b + 2 * right_part, now->is_wide);
+        add_products(now, NULL);
     }
 }
 
-/// tile = 32 rows of a times one panel of b; only the first 16 rows if the rest is empty. The small products come
-/// first, while the sums are small: they are rounded to their own size.
-TK_INLINE void multiply_tiles(const int parts, const uint16_t *a, const float *b, int64_t ks, bool is_half,
-                              float *tile) {
-    enum { sums_row_bytes = PANEL * sizeof(float) };
-    const int64_t step = parts * 2 * TILE * TILE;
-    tile_zero(0);
-    tile_zero(1);
-    tile_zero(2);
-    tile_zero(3);
-    for (int64_t k = 0; parts > 1 && k < ks; k += K_STEP)
-        add_small_products(parts, a + k, b + k / K_STEP * step, is_half);
-    for (int64_t k = 0; k < ks; k += K_STEP) {
-        load_left(a + k, is_half);
-        load_right(b + k / K_STEP * step);
-        add_products(is_half);
+/// The sums of at most 32 rows of a times one panel of b, in registers. Those of the block before go into the result
+/// meanwhile: some rows of them in each step, as vectors and tiles work side by side. The small products come first,
+/// while the sums are small: they are rounded to their own size.
+TK_INLINE void multiply_tiles(const int parts, const tk_block *t, const left_rows *a, const float *b, int64_t ks,
+                              const tile_sums *now, tile_sums *before) {
+    const int64_t step = parts * 2 * TILE * TILE, steps = whole_steps(ks) / K_STEP;
+    const int64_t share = steps > 1 ? (before->rows + steps - 2) / (steps - 1) : ROWS;
+    if (steps == 0) take_over(before);
+    for (int64_t s = 0; parts > 1 && s < steps; s++)
+        add_small_products(parts, a, s * K_STEP, b + s * step, now, s == 0 ? before : NULL);
+    for (int64_t s = 0; s < steps; s++) {
+        load_left(a, s * K_STEP, now->is_tall);
+        load_right(b + s * step, now->is_wide);
+        add_products(now, parts == 1 && s == 0 ? before : NULL);
+        if (s > 0) finish_rows(t, before, share);
     }
-    tile_store(0, tile, sums_row_bytes);
-    tile_store(1, tile + TILE, sums_row_bytes);
-    tile_store(2, tile + TILE * PANEL, sums_row_bytes);
-    tile_store(3, tile + TILE * PANEL + TILE, sums_row_bytes);
+    finish_rows(t, before, ROWS);
+}
+
+/// Where a block's sums go: straight into the result if they are all of it and fill whole tiles.
+TK_INLINE tile_sums sums_of(const tk_block *t, tile_end end, int64_t row, int64_t column, float *scratch) {
+    tile_sums sums = {
+        .to = scratch, .to_row = PANEL, .end = end, .row = row, .rows = t->m - row < ROWS ? t->m - row : ROWS,
+        .column = column, .width = t->n - column < PANEL ? t->n - column : PANEL,
+    };
+    sums.is_tall = sums.rows > TILE;
+    sums.is_wide = sums.width > TILE;
+    if (end.adds || end.finishes || t->c_is_rounded || t->alpha != 1 || (sums.rows | sums.width) % TILE != 0)
+        return sums;
+    sums.to = result_at(t, row, column);
+    sums.to_row = t->c_row;
+    sums.rows = 0;
+    return sums;
 }
 
 TK_INLINE void tiles_block(const int parts, const tk_block *t, float *scratch) {
-    float *rows_as_floats = scratch, *own_right = scratch + TK_LEFT_SCRATCH;
-    uint16_t *left = (uint16_t *)(scratch + ROWS * LEFT_STRIDE);
+    float *own_right = scratch + TK_LEFT_SCRATCH;
     const int64_t k_block = tk_k_block(t->k);
-    _Alignas(64) float tile[ROWS * PANEL];
+    _Alignas(64) float tiles[ROWS * PANEL];
     tile_configure();
+    tile_sums before = {.is_tall = true, .is_wide = true, .to = tiles, .to_row = PANEL};
     int64_t k0 = 0;
     do {                                            // also once for k = 0: the sums are zero
         const int64_t ks = t->k - k0 < k_block ? t->k - k0 : k_block;
@@ -190,24 +283,18 @@ TK_INLINE void tiles_block(const int parts, const tk_block *t, float *scratch) {
         else pack_tiles(parts, &t->b, t->n, k0, ks, own_right);
         for (int64_t i = 0; i < t->m; i += ROWS) {
             const int64_t rows = t->m - i < ROWS ? t->m - i : ROWS;
-            if (parts == 1 && t->a.is_rounded && t->a.column == 1) {
-                copy_rounded_rows(&t->a, i, rows, k0, ks, left);
-            } else {
-                if (lies_by_columns(&t->a)) transpose_rows(&t->a, i, rows, k0, ks, rows_as_floats);
-                else pack_rows(&t->a, i, rows, k0, ks, rows_as_floats);
-                round_rows(parts, rows_as_floats, rows, ks, left);
-            }
+            const left_rows left = left_of(parts, &t->a, i, rows, k0, ks, scratch);
             if (t->row_sums) add_row_sums(&t->a, i, rows, k0, ks, t->row_sums + i);
             for (int64_t j = 0; j < t->n; j += PANEL) {
-                const int64_t width = t->n - j < PANEL ? t->n - j : PANEL;
-                multiply_tiles(parts, left, right + right_size(parts, j, ks), ks, rows <= TILE, tile);
-                if (t->alpha != 1)
-                    for (int64_t s = 0; s < ROWS * PANEL; s += TK_WIDTH) store(tile + s, t->alpha * load(tile + s));
-                store_tile(t, end, tile, PANEL, i, rows, j, width);
+                const tile_sums now = sums_of(t, end, i, j, tiles);
+                multiply_tiles(parts, t, &left, right + right_size(parts, j, ks), ks, &now, &before);
+                before = now;
             }
         }
         k0 += ks;
     } while (k0 < t->k);
+    take_over(&before);
+    finish_rows(t, &before, ROWS);
     tile_release();
 }
 

@@ -93,10 +93,35 @@ TK_INLINE vfloat round_to_bfloat16(vfloat x) {
     return vfrom_bits((vint)(((x != x) ? quiet : rounded) & 0xFFFF0000));
 }
 
+/// The same as numbers of 16 bits. The processor's instruction takes subnormal numbers for zeros, as its products do.
+TK_INLINE ushorts halves_of(vfloat v) {
+#ifdef TK_HAS_BFLOAT16
+    return (ushorts)_mm512_cvtneps_pbh((__m512)v);
+#else
+    return __builtin_convertvector((vuint)vbits(round_to_bfloat16(v)) >> 16, ushorts);
+#endif
+}
+
+TK_INLINE vfloat floats_of(ushorts halves) {
+    return vfrom_bits((vint)(__builtin_convertvector(halves, vuint) << 16));
+}
+
 TK_INLINE vfloat load_rounded(const uint16_t *p) {
     ushorts halves;
     memcpy(&halves, p, sizeof halves);
-    return vfrom_bits((vint)(__builtin_convertvector(halves, vuint) << 16));
+    return floats_of(halves);
+}
+
+/// Fewer than all, then zeros.
+TK_INLINE ushorts load_halves_up_to(const uint16_t *p, int64_t count) {
+    ushorts halves = 0;
+    if (count >= TK_WIDTH) memcpy(&halves, p, sizeof halves);
+#if defined(TK_HAS_MASKS) && TK_WIDTH == 16
+    else halves = (ushorts)_mm256_maskz_loadu_epi16((__mmask16)((1u << count) - 1), p);
+#else
+    else for (int64_t i = 0; i < count; i++) halves[i] = p[i];
+#endif
+    return halves;
 }
 
 TK_INLINE float widened(uint16_t half) {
@@ -108,11 +133,7 @@ TK_INLINE float widened(uint16_t half) {
 
 /// The first `count` lanes as bfloat16.
 TK_INLINE void store_rounded_up_to(uint16_t *p, vfloat v, int64_t count) {
-#ifdef TK_HAS_BFLOAT16
-    const ushorts halves = (ushorts)_mm512_cvtneps_pbh((__m512)v);
-#else
-    const ushorts halves = __builtin_convertvector((vuint)vbits(round_to_bfloat16(v)) >> 16, ushorts);
-#endif
+    const ushorts halves = halves_of(v);
     if (count >= TK_WIDTH) memcpy(p, &halves, sizeof halves);
     else for (int64_t i = 0; i < count; i++) p[i] = halves[i];
 }

@@ -1,12 +1,13 @@
-// The tile kernel on tile registers.
+// The tile kernel on tile registers. Processors that have them also convert to bfloat16.
 #if defined(__x86_64__)
 #include "../int8.h"
 #include "../table.h"
 #include <immintrin.h>
 #pragma clang attribute push(__attribute__((                                                                           \
-    target("amx-tile,amx-bf16,amx-int8,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2"))), apply_to = function)
+    target("amx-tile,amx-bf16,amx-int8,avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2"))), apply_to = function)
 #define TK_LEVEL tiles
 #define TK_HAS_MASKS
+#define TK_HAS_BFLOAT16
 #define TK_WIDTH 16
 #include "../kernels/vector.h"
 
