@@ -6,7 +6,7 @@
 
 enum {
     MOST_QUERIES = 96, MOST_SCORES = 96 << 10,  // of a block
-    QUERY_STEP = 12,            // rows that products take at a time
+    QUERY_STEP = 12,            // rows that products on vectors take at a time
     ENOUGH_HEADS = 16,          // images times heads; fewer that threads cannot share evenly are divided by queries
 };
 
@@ -29,12 +29,15 @@ typedef struct {
 
 static int64_t at(tk_strides s, int64_t image, int64_t head) { return image * s.batch + head * s.head; }
 
+static int64_t query_step(const tk_attention *a) { return tk_uses_tiles(a->precision) ? TK_TILE_ROWS : QUERY_STEP; }
+
 /// Blocks of equal size whose scores stay in the second cache.
 static int64_t query_block(const tk_attention *a) {
-    int64_t most = MOST_SCORES / a->keys / QUERY_STEP * QUERY_STEP;
-    most = most < QUERY_STEP ? QUERY_STEP : most < MOST_QUERIES ? most : MOST_QUERIES;
+    const int64_t step = query_step(a);
+    int64_t most = MOST_SCORES / a->keys / step * step;
+    most = most < step ? step : most < MOST_QUERIES ? most : MOST_QUERIES;
     const int64_t blocks = (a->queries + most - 1) / most;
-    return ((a->queries + blocks - 1) / blocks + QUERY_STEP - 1) / QUERY_STEP * QUERY_STEP;
+    return ((a->queries + blocks - 1) / blocks + step - 1) / step * step;
 }
 
 /// Columns of a block of scores: keys and then padding up to whole vectors, which packed operands have too. So products
@@ -102,7 +105,7 @@ static int64_t block_floats(const tk_attention *a, int64_t block) {
     return (count + 15) / 16 * 16;
 }
 
-/// Scores of the current queries without the bias: scale * q k^T; what stands in the padding is undefined.
+/// Scores of the current queries without scale and bias: q k^T; what stands in the padding is undefined.
 static void scores(const view *v, float *s) {
     const tk_attention *a = v->a;
     tk_block t = product(a, v->count, v->columns, a->head_size, v->transposed_keys);
@@ -110,7 +113,6 @@ static void scores(const view *v, float *s) {
                at(a->q_strides, v->image, v->head) + v->first * a->q_strides.row);
     t.c = s;
     t.c_row = v->columns;
-    t.alpha = a->scale;
     tk_products(a->precision)->product_block(&t, v->scratch);
 }
 
@@ -128,19 +130,26 @@ static uint64_t mask_seed(const tk_attention *a, int64_t image, int64_t head, in
 
 static void forward_block(const view *v, float *s) {
     const tk_attention *a = v->a;
+    // Weights that are only rounded are so as they are computed; dropout takes floats.
+    const bool rounds = a->precision == TK_BFLOAT16 && a->dropout == 0;
     scores(v, s);
     float sums[MOST_QUERIES];
     for (int64_t i = 0; i < v->count; i++) {
         float *row = s + i * v->columns;
         const int64_t query = v->first + i;
-        const float top = tk_kernels()->softmax_numerators(row, bias_row(v, query), a->keys, v->columns, &sums[i]);
+        const float *bias = bias_row(v, query);
+        const float top = rounds
+            ? tk_kernels()->rounded_numerators(row, a->scale, bias, a->keys, v->columns, &sums[i])
+            : tk_kernels()->softmax_numerators(row, a->scale, bias, a->keys, v->columns, &sums[i]);
         if (a->log_sum_exp)
             a->log_sum_exp[(v->image * a->heads + v->head) * a->queries + query] = top + logf(sums[i]);
         if (a->dropout > 0)
             tk_kernels()->masked(row, row, a->keys, a->dropout, mask_seed(a, v->image, v->head, query));
     }
     tk_block t = product(a, v->count, a->value_size, a->keys, v->values);
-    t.a = by_rows(s, v->columns);
+    t.a = by_rows(s, rounds ? 2 * v->columns : v->columns);
+    t.a.is_rounded = rounds;
+    t.a.ends_in_zeros = 2 * v->columns >= (a->keys + 31) / 32 * 32;
     const int64_t place = at(a->out_strides, v->image, v->head) + v->first * a->out_strides.row;
     t.c = a->out_is_rounded ? v->result : a->out + place;
     t.c_row = a->out_is_rounded ? a->value_size : a->out_strides.row;
@@ -232,7 +241,7 @@ void tk_attention_forward(const tk_attention *a) {
         tk_parallel(heads, head_task, (void *)a);
         return;
     }
-    const int64_t half = (query_block(a) / 2 + QUERY_STEP - 1) / QUERY_STEP * QUERY_STEP;
+    const int64_t step = query_step(a), half = (query_block(a) / 2 + step - 1) / step * step;
     shared_job j = {a, half, tk_shared_scratch(heads * packed_head(a))};
     tk_parallel(2 * heads, pack_task, &j);
     tk_parallel(heads * ((a->queries + half - 1) / half), block_task, &j);
@@ -253,7 +262,7 @@ static void weights_and_gradient(const job *j, const view *v, float *p, float *g
         const float offset = a->log_sum_exp[(v->image * a->heads + v->head) * a->queries + query];
         if (a->dropout > 0)
             tk_kernels()->masked(g + row, g + row, a->keys, a->dropout, mask_seed(a, v->image, v->head, query));
-        tk_kernels()->attention_gradient(p + row, g + row, bias_row(v, query), a->keys, v->columns, offset);
+        tk_kernels()->attention_gradient(p + row, g + row, a->scale, bias_row(v, query), a->keys, v->columns, offset);
         if (a->dropout > 0)
             tk_kernels()->masked(p + row, p + row, a->keys, a->dropout, mask_seed(a, v->image, v->head, query));
     }

@@ -68,7 +68,7 @@ static void run_block(const view *v, int64_t first, int64_t count) {
         float *row = v->scores + i * v->score_row, sum;
         const float *bias =
             a->bias ? a->bias + at(a->bias_strides, v->image, v->head) + (first + i) * a->bias_strides.row : NULL;
-        tk_kernels()->softmax_numerators(row, bias, a->keys, v->score_row, &sum);
+        tk_kernels()->softmax_numerators(row, 1, bias, a->keys, v->score_row, &sum);
         tk_quantizer weights = v->t->weights;   // of numerators: a weight is one divided by the sum
         weights.scale *= sum;
         kernels->quantize_range(row, a->keys, &weights, v->codes + i * weight_row);

@@ -85,6 +85,7 @@ static void choose(void) {
 #if defined(__x86_64__)
     table_with_bfloat16 = tk_table_avx512;
     table_with_bfloat16.round_operand = tk_round_operand_bfloat16;
+    table_with_bfloat16.rounded_numerators = tk_rounded_numerators_bfloat16;
 #endif
 }
 
@@ -152,9 +153,13 @@ static const struct tk_products *int16_products(void) {
     }
 }
 
+bool tk_uses_tiles(tk_precision precision) {
+    return precision != TK_FLOAT32 && precision != TK_INT16 && (emulates_tiles || tk_current_level() == TK_AMX);
+}
+
 const struct tk_products *tk_products(tk_precision precision) {
     if (precision == TK_INT16) return int16_products();
-    if (precision != TK_FLOAT32 && emulates_tiles) return &tk_products_emulated_tiles[precision - TK_BFLOAT16];
+    if (tk_uses_tiles(precision) && emulates_tiles) return &tk_products_emulated_tiles[precision - TK_BFLOAT16];
     switch (tk_current_level()) {
 #if defined(__x86_64__)
     case TK_AMX:

@@ -5,7 +5,7 @@
 #include <string.h>
 
 enum {
-    ROW_STEP = 24, TILE_ROW_STEP = 96,      // multiples of the rows that kernels take at a time, at every level
+    ROW_STEP = 24,              // a multiple of the rows that kernels on vectors take at a time, at every level
     MOST_ROWS = 384,            // of a task
     TASKS_OF_THREAD = 16,       // enough of them for threads of unequal speed
     LEAST_COLUMNS = 192, MOST_COLUMNS = 768, SECOND_CACHE_FLOATS = 160 << 10,
@@ -168,8 +168,7 @@ static void divide(job *j, int64_t batch) {
         row_tasks = quotient_up(TASKS_OF_THREAD * tk_thread_count(), batch * j->column_tasks);
         if (row_tasks * MOST_ROWS < t->m) row_tasks = quotient_up(t->m, MOST_ROWS);
     }
-    const bool has_tiles = t->precision != TK_FLOAT32 && t->precision != TK_INT16;
-    const int64_t row_step = has_tiles ? TILE_ROW_STEP : ROW_STEP;
+    const int64_t row_step = tk_uses_tiles(t->precision) ? 3 * TK_TILE_ROWS : ROW_STEP;
     j->rows = quotient_up(quotient_up(t->m, row_tasks), row_step) * row_step;
     j->row_tasks = quotient_up(t->m, j->rows);
 

@@ -67,6 +67,7 @@ enum {
     TK_K_BLOCK = TK_MOST_ROUNDED_DEPTH,         // the longest range of k whose packed operands fit the caches
     TK_LEFT_ROWS = 48,          // the most rows of a left operand that are copied at a time
     TK_LEFT_SCRATCH = 80 * (TK_K_BLOCK + 32),   // floats: those rows, or for tiles 32 rows and their three parts
+    TK_TILE_ROWS = 32,
     TK_COLUMN_STEP = 96,        // a whole number of panels of every kernel: where a packed operand may be divided
 };
 
@@ -92,6 +93,9 @@ extern const struct tk_products tk_products_tiles[3], tk_products_emulated_tiles
 
 /// The kernels for a precision at the current level.
 const struct tk_products *tk_products(tk_precision precision);
+
+/// Whether they are of tiles, which take TK_TILE_ROWS rows of the left operand at a time.
+bool tk_uses_tiles(tk_precision precision);
 
 /// A product of operands of any kind, on all threads.
 void tk_multiply_block(const tk_block *block);

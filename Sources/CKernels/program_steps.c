@@ -5,7 +5,7 @@
 #include <string.h>
 
 enum {
-    ROW_STEP = 4,                               // of a product's parts: few rows of its last one are idle
+    ROW_STEP = 4,                               // of a product's parts on vectors: few rows of its last one are idle
     SECOND_CACHE_FLOATS = 160 << 10,            // of a packed weight that stays there while rows go by
     NORM_ROWS = 96,                             // normalised at a time, to stay near
     PIECE = 1 << 12,                            // of elementwise work
@@ -39,11 +39,16 @@ static int64_t norm_rows(const tk_product_step *s) {
     return weight_stays ? NORM_ROWS : greatest(NORM_ROWS, SECOND_CACHE_FLOATS / s->depth);
 }
 
+static int64_t row_step(const tk_product_step *s) {
+    return !s->is_quantized && tk_uses_tiles(s->precision) ? TK_TILE_ROWS : ROW_STEP;
+}
+
 /// The division among `threads` whose slowest thread is done first. A part costs its products and, for each of its
 /// rows, copying or normalising them; the unit is a step of the innermost loop.
 static void divide(const tk_product_step *s, int64_t threads, tk_product_grid *g) {
-    const int64_t row_steps = quotient_up(g->rows, ROW_STEP), column_steps = quotient_up(s->columns, TK_COLUMN_STEP);
-    const int64_t row_cost = s->has_norm ? 2 : 1, most = 4 * threads;
+    const int64_t step = row_step(s), row_steps = quotient_up(g->rows, step);
+    const int64_t column_steps = quotient_up(s->columns, TK_COLUMN_STEP), most = 4 * threads;
+    const int64_t row_cost = !s->has_norm ? 1 : step == TK_TILE_ROWS ? 10 : 2;      // tiles leave less to products
     int64_t best = INT64_MAX;
     for (int64_t columns = 1; columns <= least(column_steps, most); columns++)
         for (int64_t rows = 1; rows <= least(row_steps, most); rows++) {
@@ -52,7 +57,7 @@ static void divide(const tk_product_step *s, int64_t threads, tk_product_grid *g
             const int64_t cost = rounds * (32 + part_rows * (part_columns * 6 + row_cost));
             if (cost >= best) continue;
             best = cost;
-            g->part_rows = part_rows * ROW_STEP;
+            g->part_rows = part_rows * step;
             g->part_columns = part_columns * TK_COLUMN_STEP;
         }
 }
@@ -66,7 +71,7 @@ tk_product_grid tk_grid_of(const tk_product_step *s, const tk_frame *f) {
     g.part_rows = g.rows;
     g.part_columns = s->columns;
     if (f->threads > 1) divide(s, f->threads, &g);
-    else if (s->has_norm) g.part_rows = quotient_up(even(g.rows, norm_rows(s)), ROW_STEP) * ROW_STEP;
+    else if (s->has_norm) g.part_rows = quotient_up(even(g.rows, norm_rows(s)), row_step(s)) * row_step(s);
     g.row_parts = greatest(1, quotient_up(g.rows, g.part_rows));
     g.column_parts = greatest(1, quotient_up(s->columns, g.part_columns));
     return g;

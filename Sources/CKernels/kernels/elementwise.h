@@ -12,7 +12,6 @@ TK_INLINE void store_lanes(float *p, vfloat v, int64_t lanes) {
     else store_first(p, v, lanes);
 }
 
-enum { TOGETHER = TK_TOGETHER * TK_WIDTH };
 
 static void TK_KERNEL(activate_range)(const float *x, float *y, int64_t count, tk_activation kind) {
     TK_FOR_ACTIVATION(kind, {

@@ -62,6 +62,19 @@ TK_OVERLOADED floats vexp_bounded(floats x) {
     return fma_(exp_minus_one(r), power, power);
 }
 
+/// The same to 0.0001: 2^n times a polynomial of the rest.
+TK_OVERLOADED floats rough_exp(floats x) {
+    const float rounding = 0x1.8p23f + 127;
+    floats z = vmax(x, (floats)-88.0f);
+    floats shifted = fma_(z, (floats)0x1.715476p0f, (floats)rounding);
+    floats r = fma_(z, (floats)0x1.715476p0f, rounding - shifted);
+    floats p = 0.055171646f;
+    p = fma_(p, r, (floats)0.24261138f);
+    p = fma_(p, r, (floats)0.693261f);
+    p = fma_(p, r, (floats)0.99992806f);
+    return p * vfrom_bits(vbits(shifted) << 23);
+}
+
 /// log(x) = e log 2 + log(1 + f), with 1 + f between sqrt(1/2) and sqrt(2).
 TK_OVERLOADED floats vlog(floats x) {
     ints is_subnormal = x < 0x1p-126f;

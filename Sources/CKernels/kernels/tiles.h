@@ -6,7 +6,7 @@
 // that its logic is tested on every machine. Four tiles hold 32 x 32 sums, two the rows of a, two the columns of b.
 
 enum {
-    ROWS = 32,
+    ROWS = TK_TILE_ROWS,
     PANEL = 32,
     K_STEP = 32,                        // of a tile
     LEFT_STRIDE = TK_K_BLOCK + K_STEP,  // 17 cache lines of bfloat16: an odd number visits all sets of the cache

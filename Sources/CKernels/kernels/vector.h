@@ -12,7 +12,7 @@ typedef uint16_t ushorts __attribute__((ext_vector_type(TK_WIDTH)));
 typedef double vdouble __attribute__((ext_vector_type(TK_WIDTH)));
 /// Some vectors. Functions are long chains of operations, each of which waits for the one before it: those of several
 /// vectors, one operation after the other, fill the gaps. How many: what fits into the registers.
-enum { TK_TOGETHER = TK_WIDTH == 16 ? 4 : 2 };
+enum { TK_TOGETHER = TK_WIDTH == 16 ? 4 : 2, TOGETHER = TK_TOGETHER * TK_WIDTH };
 // Functions of these are always inlined, so that it does not matter how a call would pass them.
 #pragma clang diagnostic ignored "-Wpsabi"
 typedef float vfloats __attribute__((ext_vector_type(TK_TOGETHER * TK_WIDTH)));

@@ -10,7 +10,13 @@
 #define TK_WIDTH 16
 #include "../kernels/vector.h"
 #include "../kernels/bfloat16.h"
+#include "../kernels/softmax.h"
 
 void tk_round_operand_bfloat16(const float *x, uint16_t *y, int64_t count) { halve(x, y, count); }
+
+float tk_rounded_numerators_bfloat16(float *scores, float scale, const float *bias, int64_t keys, int64_t columns,
+                                     float *sum) {
+    return numerators(true, scores, scale, bias, keys, columns, sum);
+}
 #pragma clang attribute pop
 #endif

@@ -1,0 +1,65 @@
+// The numerators of softmax over rows of attention's scores, in floats or rounded to bfloat16.
+
+/// A vector of scores, scaled, plus bias; `padding` beyond the last key.
+TK_INLINE vfloat scaled(const float *scores, float scale, const float *bias, int64_t i, int64_t keys, float padding) {
+    vfloat v = scale * load(scores + i);
+    if (bias) v += load_up_to(bias + i, keys - i);
+    return keys - i < TK_WIDTH ? vselect(lanes_before(keys - i), v, (vfloat)padding) : v;
+}
+
+/// Zeros behind the last whole vector that holds a key.
+TK_INLINE void clear_padding(float *row, int64_t keys, int64_t columns) {
+    for (int64_t i = (keys + TK_WIDTH - 1) / TK_WIDTH * TK_WIDTH; i < columns; i += TK_WIDTH) store(row + i, (vfloat)0.0f);
+}
+
+/// Numerators take the place of scores. Rounded ones take half of it: they never overtake the scores.
+TK_INLINE float numerators(const bool rounds, float *scores, float scale, const float *bias, int64_t keys,
+                           int64_t columns, float *sum) {
+    vfloats tops = -INFINITY, totals = 0;
+    vfloat greatest = -INFINITY, sums = 0;
+    int64_t i = 0;
+    for (; i + TOGETHER <= keys; i += TOGETHER) {
+        vfloats v = scale * load_together(scores + i);
+        if (bias) store_together(scores + i, v += load_together(bias + i));
+        tops = vmax(tops, v);
+    }
+    for (; i < keys; i += TK_WIDTH) {
+        const vfloat v = scaled(scores, scale, bias, i, keys, -INFINITY);
+        greatest = vmax(greatest, v);
+        store(scores + i, v);
+    }
+    for (int j = 0; j < TK_TOGETHER; j++) greatest = vmax(greatest, vparts_of(tops).part[j]);
+    float top = vgreatest(greatest);
+    if (top == -INFINITY) top = 0;              // a row that is masked out whole gives NaN, not a crash
+    uint16_t *rounded = (uint16_t *)(void *)scores;
+    const float factor = bias ? 1 : scale;
+    for (i = 0; i + TOGETHER <= keys; i += TOGETHER) {
+        const vfloats x = fma_(load_together(scores + i), (vfloats)factor, (vfloats)-top);
+        const vfloats e = rounds ? rough_exp(x) : vexp_bounded(x);
+        totals += e;
+        if (!rounds) store_together(scores + i, e);
+        for (int j = 0; rounds && j < TK_TOGETHER; j++)
+            store_rounded_up_to(rounded + i + j * TK_WIDTH, vparts_of(e).part[j], TK_WIDTH);
+    }
+    for (; i < keys; i += TK_WIDTH) {
+        const vfloat x = load(scores + i) - top, e = rounds ? rough_exp(x) : vexp_bounded(x);
+        sums += e;
+        if (rounds) store_rounded_up_to(rounded + i, e, TK_WIDTH);
+        else store(scores + i, e);
+    }
+    if (rounds) for (; i < 2 * columns && i % 32 != 0; i += TK_WIDTH) store_rounded_up_to(rounded + i, (vfloat)0.0f, TK_WIDTH);
+    else clear_padding(scores, keys, columns);
+    for (int j = 0; j < TK_TOGETHER; j++) sums += vparts_of(totals).part[j];
+    *sum = vsum(sums);
+    return top;
+}
+
+static float TK_KERNEL(softmax_numerators)(float *scores, float scale, const float *bias, int64_t keys,
+                                           int64_t columns, float *sum) {
+    return numerators(false, scores, scale, bias, keys, columns, sum);
+}
+
+static float TK_KERNEL(rounded_numerators)(float *scores, float scale, const float *bias, int64_t keys,
+                                           int64_t columns, float *sum) {
+    return numerators(true, scores, scale, bias, keys, columns, sum);
+}
