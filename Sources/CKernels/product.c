@@ -41,9 +41,9 @@ float *tk_shared_scratch(int64_t count) {
 }
 
 int64_t tk_block_scratch(const tk_block *block) {
-    const int64_t left = TK_LEFT_SCRATCH;
-    if (block->packed_b) return left;
-    return left + tk_products(block->precision)->packed_right_size(block->n, tk_k_block(block->k));
+    const int64_t others = TK_LEFT_SCRATCH + tk_partial_sums(block);
+    if (block->packed_b) return others;
+    return others + tk_products(block->precision)->packed_right_size(block->n, tk_k_block(block->k));
 }
 
 typedef struct {
@@ -157,7 +157,7 @@ static void divide(job *j, int64_t batch) {
     j->columns = quotient_up(quotient_up(t->n, quotient_up(t->n, columns)), TK_COLUMN_STEP) * TK_COLUMN_STEP;
     j->column_tasks = quotient_up(t->n, j->columns);
 
-    const bool splits = batch == 1 && !tk_has_epilogue(t) && t->k >= 3 * LEAST_SPLIT_DEPTH
+    const bool splits = batch == 1 && !tk_has_epilogue(t) && !t->c_is_rounded && t->k >= 3 * LEAST_SPLIT_DEPTH
                      && t->m * t->n <= MOST_SPLIT_RESULT;
     int64_t row_tasks;
     if (splits) {

@@ -43,8 +43,8 @@ typedef struct {
     int64_t packed_columns, packed_first;
     float *c;
     int64_t c_row;
-    bool c_is_rounded;                                      // c gets bfloat16 numbers, which c_row counts; only for a k of
-                                                            // one block, and not with accumulate
+    bool c_is_rounded;                                      // c gets bfloat16 numbers, which c_row counts; not with
+                                                            // accumulate
     float alpha;
     bool accumulate;
     const float *bias;
@@ -64,7 +64,7 @@ static inline bool tk_has_epilogue(const tk_block *t) {
 }
 
 enum {
-    TK_K_BLOCK = TK_MOST_ROUNDED_DEPTH,         // the longest range of k whose packed operands fit the caches
+    TK_K_BLOCK = 512,           // the longest range of k whose packed operands fit the caches
     TK_LEFT_ROWS = 48,          // the most rows of a left operand that are copied at a time
     TK_LEFT_SCRATCH = 80 * (TK_K_BLOCK + 32),   // floats: those rows, or for tiles 32 rows and their three parts
     TK_TILE_ROWS = 32,
@@ -100,8 +100,13 @@ bool tk_uses_tiles(tk_precision precision);
 /// A product of operands of any kind, on all threads.
 void tk_multiply_block(const tk_block *block);
 
-/// Scratch floats that product_block needs for a block.
+/// Scratch floats that product_block needs for a block: rows of the left operand, then the right one unless it is packed
+/// already, then sums that are not complete, where the result has no room for floats.
 int64_t tk_block_scratch(const tk_block *block);
+
+static inline int64_t tk_partial_sums(const tk_block *t) {
+    return t->c_is_rounded && t->k > TK_K_BLOCK ? t->m * t->n : 0;
+}
 
 /// Scratch memory of the calling thread, at least `count` floats; valid until its next call.
 float *tk_scratch(int64_t count);

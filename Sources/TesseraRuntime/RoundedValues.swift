@@ -25,7 +25,6 @@ extension Graph {
         case let product as Product:
             return product.precision.kernel == TK_BFLOAT16 && product.quantization == nil
                 && product.convolution?.groups ?? 1 == 1 && hasConstantParameters(product, node)
-                && shape(product.operand(.weight, node.inputs)!).stride(0) <= Int(TK_MOST_ROUNDED_DEPTH)
         case let attention as Attention: return attention.precision.kernel == TK_BFLOAT16
         case let queries as QueryAttention:
             return queries.quantization == nil && queries.attention.precision.kernel == TK_BFLOAT16

@@ -169,6 +169,25 @@ private let cases = [
 
 extension KernelTests {
     @Suite struct Attention {
+        /// Weights that are rounded to bfloat16 need an exponential of that grade only, but over its whole range; their sum
+        /// is of those before rounding.
+        @Test func roughExponential() {
+            var c = AttentionCase(batch: 1, heads: 1, queries: 800, keys: 2, size: 1, valueSize: 1)
+            c.precision = TK_BFLOAT16
+            var d = c.data()
+            let x = (0..<c.queries).map { roundedToBFloat16(Float($0) / 8) }
+            for i in 0..<c.queries { d.q[i * c.queryRow] = x[i] }
+            d.kv.replaceSubrange(0..<4, with: [0, 0, -1, 1])    // scores 0 and -x, values 0 and 1
+            forEachLevel { level in
+                let (out, logSumExp) = c.forward(d)
+                for i in 0..<c.queries {
+                    let e = exp(-Double(x[i])), weight = Double(out[i * c.outRow]), sum = Double(logSumExp[i])
+                    #expect(abs(weight - e / (1 + e)) <= e / 250 + 1e-37, "\(level): \(x[i])")
+                    #expect(abs(sum - log(1 + e)) <= 1.6e-4, "\(level): \(x[i])")
+                }
+            }
+        }
+
         @Test(arguments: cases.indices, [TK_FLOAT32.rawValue, TK_BFLOAT16.rawValue])
         func agreesWithNaiveLoops(index: Int, precision: UInt32) {
             var c = cases[index]

@@ -35,7 +35,7 @@ extension KernelTests {
 
             init(_ random: inout TestRandom) {
                 (m, n, k) = (random.integer(below: 60), random.integer(below: 130), random.integer(below: 140))
-                if random.integer(below: 8) == 0 { k = 512 }
+                if random.integer(below: 8) == 0 { k = 512 * random.integer(below: 3) + random.integer(below: 140) }
                 batch = 1 + random.integer(below: 2)
                 (transposesA, transposesB) = (random.integer(below: 4) == 0, random.integer(below: 2) == 0)
                 step = random.integer(below: 4) == 0 ? 2 : 1

@@ -26,9 +26,6 @@ typedef enum {
     TK_HARD_SIGMOID, TK_RELU6
 } tk_activation;
 
-/// The longest sums that are not interrupted: only such results can be left in bfloat16.
-enum { TK_MOST_ROUNDED_DEPTH = 512 };
-
 /// c[b] = residual[b] + activation(alpha * a[b] x b[b] + bias), for each b below `batch`.
 ///
 /// Element (i, p) of a is a[i * a_row + p * a_column], element (p, j) of b is b[p * b_row + j * b_column]: any
@@ -42,7 +39,7 @@ typedef struct {
     float *c;
     int64_t c_row, c_batch;
     bool a_is_rounded, b_is_rounded;        // holds bfloat16 numbers instead of floats
-    bool c_is_rounded;                      // gets them; only for a k of at most TK_MOST_ROUNDED_DEPTH, not accumulated
+    bool c_is_rounded;                      // gets them; not with accumulate
     float alpha;
     bool accumulate;             // c += instead of c = (then no activation, bias, residual)
     const float *bias;           // [n] or NULL

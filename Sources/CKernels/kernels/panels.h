@@ -19,15 +19,14 @@ TK_INLINE int64_t panel_width(int64_t n, int64_t j) {
     return n - j < PANEL ? (n - j + TK_WIDTH - 1) / TK_WIDTH * TK_WIDTH : PANEL;
 }
 
-/// Where sums go: to = alpha * sums, plus what `to` holds if it `adds`, plus bias and residual where there are some.
+/// Where sums go: to = alpha * sums, plus what was before, bias and residual where there are some.
 typedef struct {
     float *to;
     int64_t row;
     bool is_rounded;                    // `to` gets bfloat16 numbers, which `row` counts
     float alpha;
-    bool adds;
-    const float *bias, *residual;       // or NULL
-    int64_t residual_row;
+    const float *before, *bias, *residual;      // or NULL
+    int64_t before_row, residual_row;
     const char *result;                 // where they go in the end
     int64_t result_row;                 // bytes
 } target;
@@ -42,24 +41,27 @@ TK_INLINE void prefetch_result(const int rows, const int columns, const target *
 #include "packing.h"
 #include "epilogue.h"
 
-/// Whether sums of a k block need no more than a target can say.
-TK_INLINE bool ends_in_registers(const tk_block *t, tile_end end) {
-    return !end.finishes || (t->activation == TK_IDENTITY && !t->preactivation && !t->rounded_preactivation);
+/// Whether sums need no more than a target can say.
+TK_INLINE bool ends_in_registers(const tk_block *t) {
+    return t->activation == TK_IDENTITY && !t->preactivation && !t->rounded_preactivation;
 }
 
 /// The target of a whole tile at (row, column) whose sums end in registers.
-TK_INLINE target target_at(const tk_block *t, tile_end end, int64_t row, int64_t column) {
+TK_INLINE target target_at(const k_range *range, int64_t row, int64_t column) {
+    const tk_block *t = &range->block;
     void *c = result_at(t, row, column);
     return (target){
-        .to = c, .row = t->c_row, .is_rounded = t->c_is_rounded, .alpha = t->alpha, .adds = end.adds,
-        .bias = end.finishes && t->bias ? t->bias + column : NULL,
-        .residual = end.finishes && t->residual ? t->residual + row * t->residual_row + column : NULL,
-        .residual_row = t->residual_row, .result = c, .result_row = tk_bytes(t->c_is_rounded, t->c_row),
+        .to = c, .row = t->c_row, .is_rounded = t->c_is_rounded, .alpha = t->alpha,
+        .before = before_at(range, row, column), .bias = t->bias ? t->bias + column : NULL,
+        .residual = t->residual ? t->residual + row * t->residual_row + column : NULL,
+        .before_row = range->before_row, .residual_row = t->residual_row,
+        .result = c, .result_row = tk_bytes(t->c_is_rounded, t->c_row),
     };
 }
 
 /// The target of a tile whose sums are only stored, to be finished by store_tile.
-TK_INLINE target target_of_sums(const tk_block *t, float *tile, int64_t row, int64_t column) {
+TK_INLINE target target_of_sums(const k_range *range, float *tile, int64_t row, int64_t column) {
+    const tk_block *t = &range->block;
     return (target){
         .to = tile, .row = PANEL, .alpha = t->alpha, .result = result_at(t, row, column),
         .result_row = tk_bytes(t->c_is_rounded, t->c_row),
@@ -69,7 +71,7 @@ TK_INLINE target target_of_sums(const tk_block *t, float *tile, int64_t row, int
 /// Row i of a column of vectors of the target.
 TK_INLINE void store_sums(const target *t, int64_t i, int64_t column, vfloat v, vfloat bias) {
     const int64_t place = i * t->row + column;
-    if (t->adds) v += load(t->to + place);
+    if (t->before) v += load(t->before + i * t->before_row + column);
     v += bias;
     if (t->residual) v += load(t->residual + i * t->residual_row + column);
     if (t->is_rounded) store_rounded_up_to((uint16_t *)(void *)t->to + place, v, TK_WIDTH);

@@ -153,13 +153,12 @@ static void multiply_any(int64_t rows, int64_t width, int64_t step, const float 
 }
 
 static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
-    float *copy = scratch, *own_right = scratch + LEFT_ROWS * LEFT_STRIDE;
-    const int64_t k_block = tk_k_block(t->k);
+    float *copy = scratch, *own_right = scratch + TK_LEFT_SCRATCH;
     _Alignas(64) float tile[ROWS * PANEL] = {0};
     int64_t k0 = 0;
     do {                                            // also once for k = 0: the sums are zero
-        const int64_t ks = t->k - k0 < k_block ? t->k - k0 : k_block;
-        const tile_end end = {k0 > 0 || t->accumulate, tk_has_epilogue(t) && k0 + ks == t->k};
+        const k_range range = range_at(t, k0, scratch);
+        const int64_t ks = range.depth;
         const float *right = own_right;
         if (t->packed_b)
             right = t->packed_b + TK_KERNEL(packed_right_size)(t->packed_columns, k0)
@@ -176,11 +175,11 @@ static void TK_KERNEL(product_block)(const tk_block *t, float *scratch) {
                     a[r] = left.first + i / ROWS * left.group + (r < rows ? r : rows - 1) * left.row;
                 for (int64_t j = 0; j < t->n; j += PANEL) {
                     const int64_t width = t->n - j < PANEL ? t->n - j : PANEL;
-                    const bool is_direct = ends_in_registers(t, end) && width % TK_WIDTH == 0
+                    const bool is_direct = ends_in_registers(&range.block) && width % TK_WIDTH == 0
                                         && computed_rows(rows) == rows;
-                    const target to = is_direct ? target_at(t, end, i0 + i, j) : target_of_sums(t, tile, i0 + i, j);
+                    const target to = is_direct ? target_at(&range, i0 + i, j) : target_of_sums(&range, tile, i0 + i, j);
                     multiply_any(rows, width, left.step, a, right + j * ks, ks, &to);
-                    if (!is_direct) store_tile(t, end, tile, PANEL, i0 + i, rows, j, width);
+                    if (!is_direct) store_tile(&range, tile, PANEL, i0 + i, rows, j, width);
                 }
             }
         }

@@ -162,7 +162,7 @@ typedef struct {
     bool is_tall, is_wide;              // more than one tile
     float *to;                          // where the tiles are stored: a scratch, or the result itself
     int64_t to_row;
-    tile_end end;
+    const k_range *range;
     int64_t row, rows, column, width;   // of the result; rows that the scratch still holds
 } tile_sums;
 
@@ -177,12 +177,12 @@ TK_INLINE void take_over(const tile_sums *before) {
 }
 
 /// Carries up to `most` more rows from the scratch into the result.
-TK_INLINE void finish_rows(const tk_block *t, tile_sums *sums, int64_t most) {
+TK_INLINE void finish_rows(tile_sums *sums, int64_t most) {
     const int64_t rows = sums->rows < most ? sums->rows : most;
     if (rows == 0) return;
-    for (int64_t i = 0; t->alpha != 1 && i < rows * PANEL; i += TK_WIDTH)
-        store(sums->to + i, t->alpha * load(sums->to + i));
-    store_tile(t, sums->end, sums->to, PANEL, sums->row, rows, sums->column, sums->width);
+    const float alpha = sums->range->block.alpha;
+    for (int64_t i = 0; alpha != 1 && i < rows * PANEL; i += TK_WIDTH) store(sums->to + i, alpha * load(sums->to + i));
+    store_tile(sums->range, sums->to, PANEL, sums->row, rows, sums->column, sums->width);
     sums->to += rows * PANEL;
     sums->row += rows;
     sums->rows -= rows;
@@ -235,9 +235,9 @@ TK_INLINE void add_small_products(const int parts, const left_rows *a, int64_t k
 /// The sums of at most 32 rows of a times one panel of b, in registers. Those of the block before go into the result
 /// meanwhile: some rows of them in each step, as vectors and tiles work side by side. The small products come first,
 /// while the sums are small: they are rounded to their own size.
-TK_INLINE void multiply_tiles(const int parts, const tk_block *t, const left_rows *a, const float *b, int64_t ks,
-                              const tile_sums *now, tile_sums *before) {
-    const int64_t step = parts * 2 * TILE * TILE, steps = whole_steps(ks) / K_STEP;
+TK_INLINE void multiply_tiles(const int parts, const left_rows *a, const float *b, const tile_sums *now,
+                              tile_sums *before) {
+    const int64_t step = parts * 2 * TILE * TILE, steps = whole_steps(now->range->depth) / K_STEP;
     const int64_t share = steps > 1 ? (before->rows + steps - 2) / (steps - 1) : ROWS;
     if (steps == 0) take_over(before);
     for (int64_t s = 0; parts > 1 && s < steps; s++)
@@ -246,37 +246,40 @@ TK_INLINE void multiply_tiles(const int parts, const tk_block *t, const left_row
         load_left(a, s * K_STEP, now->is_tall);
         load_right(b + s * step, now->is_wide);
         add_products(now, parts == 1 && s == 0 ? before : NULL);
-        if (s > 0) finish_rows(t, before, share);
+        if (s > 0) finish_rows(before, share);
     }
-    finish_rows(t, before, ROWS);
+    finish_rows(before, ROWS);
 }
 
 /// Where a block's sums go: straight into the result if they are all of it and fill whole tiles.
-TK_INLINE tile_sums sums_of(const tk_block *t, tile_end end, int64_t row, int64_t column, float *scratch) {
+TK_INLINE tile_sums sums_of(const k_range *range, int64_t row, int64_t column, float *scratch) {
+    const tk_block *t = &range->block;
     tile_sums sums = {
-        .to = scratch, .to_row = PANEL, .end = end, .row = row, .rows = t->m - row < ROWS ? t->m - row : ROWS,
+        .to = scratch, .to_row = PANEL, .range = range, .row = row, .rows = t->m - row < ROWS ? t->m - row : ROWS,
         .column = column, .width = t->n - column < PANEL ? t->n - column : PANEL,
     };
     sums.is_tall = sums.rows > TILE;
     sums.is_wide = sums.width > TILE;
-    if (end.adds || end.finishes || t->c_is_rounded || t->alpha != 1 || (sums.rows | sums.width) % TILE != 0)
-        return sums;
-    sums.to = result_at(t, row, column);
-    sums.to_row = t->c_row;
-    sums.rows = 0;
+    const bool is_all = !range->before && !tk_has_epilogue(t) && !t->c_is_rounded && t->alpha == 1;
+    if (is_all && (sums.rows | sums.width) % TILE == 0) {
+        sums.to = result_at(t, row, column);
+        sums.to_row = t->c_row;
+        sums.rows = 0;
+    }
     return sums;
 }
 
 TK_INLINE void tiles_block(const int parts, const tk_block *t, float *scratch) {
     float *own_right = scratch + TK_LEFT_SCRATCH;
-    const int64_t k_block = tk_k_block(t->k);
     _Alignas(64) float tiles[ROWS * PANEL];
-    tile_configure();
+    k_range ranges[2];                              // that of the block before and the current one
     tile_sums before = {.is_tall = true, .is_wide = true, .to = tiles, .to_row = PANEL};
-    int64_t k0 = 0;
+    int64_t k0 = 0, n = 0;
+    tile_configure();
     do {                                            // also once for k = 0: the sums are zero
-        const int64_t ks = t->k - k0 < k_block ? t->k - k0 : k_block;
-        const tile_end end = {k0 > 0 || t->accumulate, tk_has_epilogue(t) && k0 + ks == t->k};
+        k_range *range = &ranges[n++ % 2];
+        *range = range_at(t, k0, scratch);
+        const int64_t ks = range->depth;
         const float *right = own_right;
         if (t->packed_b)
             right = t->packed_b + right_size(parts, t->packed_columns, k0) + right_size(parts, t->packed_first, ks);
@@ -286,15 +289,15 @@ TK_INLINE void tiles_block(const int parts, const tk_block *t, float *scratch) {
             const left_rows left = left_of(parts, &t->a, i, rows, k0, ks, scratch);
             if (t->row_sums) add_row_sums(&t->a, i, rows, k0, ks, t->row_sums + i);
             for (int64_t j = 0; j < t->n; j += PANEL) {
-                const tile_sums now = sums_of(t, end, i, j, tiles);
-                multiply_tiles(parts, t, &left, right + right_size(parts, j, ks), ks, &now, &before);
+                const tile_sums now = sums_of(range, i, j, tiles);
+                multiply_tiles(parts, &left, right + right_size(parts, j, ks), &now, &before);
                 before = now;
             }
         }
         k0 += ks;
     } while (k0 < t->k);
     take_over(&before);
-    finish_rows(t, &before, ROWS);
+    finish_rows(&before, ROWS);
     tile_release();
 }
 

@@ -23,7 +23,8 @@ package struct LinearOperation: RecomputableOperation {
     package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let (x, weight) = (inputs[0], inputs[1])
         let (outputs, channels) = (weight.shape[0], weight.shape[1])
-        let output = holdsRounded(channels) ? Tensor(uninitializedRounded: shape) : Tensor(uninitialized: shape)
+        let isRounded = isForProducts && precision == .bfloat16
+        let output = isRounded ? Tensor(uninitializedRounded: shape) : Tensor(uninitialized: shape)
         let keepsPreactivation = saved.isNeeded && activation != .identity
         let preactivation = keepsPreactivation && !roundsPreactivation ? Tensor(uninitialized: shape) : nil
         let rounded = keepsPreactivation && roundsPreactivation ? Tensor(uninitializedRounded: shape) : nil
@@ -50,10 +51,6 @@ package struct LinearOperation: RecomputableOperation {
 
     /// Its derivative is then computed from the rounded value, as in other implementations of bfloat16.
     private var roundsPreactivation: Bool { precision == .bfloat16 }
-
-    private func holdsRounded(_ channels: Int) -> Bool {
-        isForProducts && precision == .bfloat16 && channels <= Int(TK_MOST_ROUNDED_DEPTH)
-    }
 
     package var isRecomputable: Bool { activation != .identity && !hasResidual }
 
