@@ -10,7 +10,7 @@ enum {
     TASKS_OF_THREAD = 16,       // enough of them for threads of unequal speed
     LEAST_COLUMNS = 192, MOST_COLUMNS = 768, SECOND_CACHE_FLOATS = 160 << 10,
     PACK_COLUMNS = TK_COLUMN_STEP,              // of a packing task
-    MOST_SPLIT_RESULT = 256 << 10, MOST_SPLIT_ROWS = 192, MOST_SPLIT_ROWS_OF_CODES = 384, LEAST_SPLIT_DEPTH = 384,
+    MOST_SPLIT_RESULT = 256 << 10, MOST_SPLIT_ROWS = 192, MORE_SPLIT_ROWS = 384, LEAST_SPLIT_DEPTH = 384,
     SPLIT_TASKS = 16,           // of a product whose sums are split
 };
 
@@ -161,8 +161,10 @@ static void divide(job *j, int64_t batch) {
                      && t->m * t->n <= MOST_SPLIT_RESULT;
     int64_t row_tasks;
     if (splits) {
-        // Every row task packs its part of b, of which codes are more work; patches are too expensive for that.
-        const int64_t most = t->precision == TK_INT16 ? MOST_SPLIT_ROWS_OF_CODES : MOST_SPLIT_ROWS;
+        // Every row task packs its part of b, which for codes is more work and for tiles more of it; patches are too
+        // expensive for that.
+        const bool packs_long = t->precision == TK_INT16 || tk_uses_tiles(t->precision);
+        const int64_t most = packs_long ? MORE_SPLIT_ROWS : MOST_SPLIT_ROWS;
         row_tasks = t->b.patches ? 1 : quotient_up(t->m, most);
     } else {
         row_tasks = quotient_up(TASKS_OF_THREAD * tk_thread_count(), batch * j->column_tasks);

@@ -34,12 +34,14 @@ TK_INLINE int64_t right_size(const int parts, int64_t n, int64_t k) {
     return (n + PANEL - 1) / PANEL * PANEL * whole_steps(k) / 2 * parts;
 }
 
-/// From a panel of floats, [k][PANEL], to tiles: [k step][part][2 tiles][pair of k][column][2].
-TK_INLINE void pair_panel(const int parts, const float *panel, int64_t ks, float *out) {
+/// `columns` columns of `ks` rows of floats, `row` apart, as a panel: [k step][part][2 tiles][pair of k][column][2].
+TK_INLINE void pair_columns(const int parts, const float *from, int64_t row, int64_t columns, int64_t ks, float *out) {
     for (int64_t k = 0; k < whole_steps(ks); k += 2)
         for (int64_t j = 0; j < 2; j++) {
-            vfloat low = k < ks ? load(panel + k * PANEL + j * TILE) : (vfloat)0.0f;
-            vfloat high = k + 1 < ks ? load(panel + (k + 1) * PANEL + j * TILE) : (vfloat)0.0f;
+            const int64_t lanes = columns - j * TILE;
+            const float *first = from + k * row + j * TILE;
+            vfloat low = k < ks && lanes > 0 ? load_up_to(first, lanes) : (vfloat)0.0f;
+            vfloat high = k + 1 < ks && lanes > 0 ? load_up_to(first + row, lanes) : (vfloat)0.0f;
             for (int64_t part = 0; part < parts; part++) {
                 const ushorts low_part = halves_of(low), high_part = halves_of(high);
                 const vuint both = pair(low_part, high_part);
@@ -49,6 +51,11 @@ TK_INLINE void pair_panel(const int parts, const float *panel, int64_t ks, float
                 high -= floats_of(high_part);
             }
         }
+}
+
+TK_INLINE void pair_panel(const int parts, const float *from, int64_t row, int64_t columns, int64_t ks, float *out) {
+    if (columns == PANEL) pair_columns(parts, from, row, PANEL, ks, out);
+    else pair_columns(parts, from, row, columns, ks, out);
 }
 
 /// A panel of bfloat16 numbers, at most `width` columns from j on, as they are; false if they do not lie in pairs.
@@ -76,6 +83,10 @@ TK_INLINE void pack_tiles(const int parts, const tk_operand *b, int64_t n, int64
         const int64_t width = n - j < PANEL ? n - j : PANEL;
         float *out = packed + right_size(parts, j, ks);
         if (parts == 1 && b->is_rounded && copy_pairs(b, j, width, first_k, ks, out)) continue;
+        if (!b->patches && !b->is_rounded && b->column == 1) {
+            pair_panel(parts, tk_element(b, first_k, j), b->row, width, ks, out);
+            continue;
+        }
         if (b->patches) {
             tk_operand part = *b;
             part.first_column += j;
@@ -83,23 +94,7 @@ TK_INLINE void pack_tiles(const int parts, const tk_operand *b, int64_t n, int64
         } else {
             pack_panel(b, j, width, PANEL, first_k, ks, panel);
         }
-        pair_panel(parts, panel, ks, out);
-    }
-}
-
-/// The same rows as pack_rows, from an operand that lies by columns.
-TK_INLINE void transpose_rows(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks,
-                              float *packed) {
-    const float *source = a->data + first + first_k * a->column;
-    for (int64_t i = 0; i < rows; i += TK_WIDTH) {
-        const int64_t count = rows - i < TK_WIDTH ? rows - i : TK_WIDTH;
-        for (int64_t k = 0; k < ks; k += TK_WIDTH) {
-            vfloat square[TK_WIDTH];
-            for (int r = 0; r < TK_WIDTH; r++)
-                square[r] = k + r < ks ? load_up_to(source + (k + r) * a->column + i, count) : (vfloat)0.0f;
-            transpose(square);
-            for (int64_t r = 0; r < count; r++) store(packed + (i + r) * LEFT_STRIDE + k, square[r]);
-        }
+        pair_panel(parts, panel, PANEL, PANEL, ks, out);
     }
 }
 
@@ -117,6 +112,50 @@ TK_INLINE void round_rows(const int parts, const float *from, int64_t row, int64
             }
         }
     }
+}
+
+/// `count` lanes of 16 rows of a left operand for one k.
+TK_INLINE vfloat load_column(const float *source, int64_t column, int64_t k, int64_t ks, int64_t count) {
+    return k < ks ? load_up_to(source + k * column, count) : (vfloat)0.0f;
+}
+
+/// A tile's rows of bfloat16 from floats that lie by columns: pairs of k move as one.
+TK_INLINE void transpose_tile(const int parts, const float *source, int64_t column, int64_t count, int64_t ks,
+                              uint16_t *to) {
+    vfloat low[TILE], high[TILE], pairs[TILE];
+#pragma clang loop unroll(full)
+    for (int p = 0; p < TILE; p++) {
+        low[p] = load_column(source, column, 2 * p, ks, count);
+        high[p] = load_column(source, column, 2 * p + 1, ks, count);
+    }
+    for (int part = 0; part < parts; part++, to += ROWS * LEFT_STRIDE) {
+#pragma clang loop unroll(full)
+        for (int p = 0; p < TILE; p++) {
+            const ushorts low_part = halves_of(low[p]), high_part = halves_of(high[p]);
+            pairs[p] = vfrom_bits((vint)pair(low_part, high_part));
+            low[p] -= floats_of(low_part);
+            high[p] -= floats_of(high_part);
+        }
+        transpose(pairs);
+#pragma clang loop unroll(full)
+        for (int r = 0; r < TILE; r++) memcpy(to + r * LEFT_STRIDE, &pairs[r], sizeof pairs[r]);
+    }
+}
+
+/// The same rows as round_rows, from an operand that lies by columns.
+TK_INLINE void transpose_rows(const int parts, const tk_operand *a, int64_t first, int64_t rows, int64_t first_k,
+                              int64_t ks, uint16_t *to) {
+    for (int64_t k = 0; k < ks; k += K_STEP)
+        for (int64_t i = 0; i < rows; i += TILE) {
+            const float *source = tk_element(a, first + i, first_k + k);
+            const int64_t count = rows - i, depth = ks - k;
+            uint16_t *tile = to + i * LEFT_STRIDE + k;
+            // The next columns lie too far apart for the processor to guess.
+            for (int64_t ahead = K_STEP; ahead < 2 * K_STEP && ahead < depth; ahead++)
+                __builtin_prefetch(source + ahead * a->column);
+            if (count >= TILE && depth >= K_STEP) transpose_tile(parts, source, a->column, TILE, K_STEP, tile);
+            else transpose_tile(parts, source, a->column, count, depth, tile);
+        }
 }
 
 /// The same of an operand that is rounded already and lies by rows.
@@ -143,16 +182,16 @@ TK_INLINE bool lies_in_tiles(const tk_operand *a, int64_t rows, int64_t ks) {
 TK_INLINE left_rows left_of(const int parts, const tk_operand *a, int64_t first, int64_t rows, int64_t first_k,
                             int64_t ks, float *scratch) {
     if (parts == 1 && lies_in_tiles(a, rows, ks)) return (left_rows){tk_element(a, first, first_k), a->row};
-    float *copied = scratch;
     uint16_t *rounded = (uint16_t *)(scratch + ROWS * LEFT_STRIDE);
     if (parts == 1 && a->is_rounded && a->column == 1) {
         copy_rounded_rows(a, first, rows, first_k, ks, rounded);
     } else if (!a->patches && !a->is_rounded && a->column == 1) {
         round_rows(parts, tk_element(a, first, first_k), a->row, rows, ks, rounded);
+    } else if (lies_by_columns(a)) {
+        transpose_rows(parts, a, first, rows, first_k, ks, rounded);
     } else {
-        if (lies_by_columns(a)) transpose_rows(a, first, rows, first_k, ks, copied);
-        else pack_rows(a, first, rows, first_k, ks, copied);
-        round_rows(parts, copied, LEFT_STRIDE, rows, ks, rounded);
+        pack_rows(a, first, rows, first_k, ks, scratch);
+        round_rows(parts, scratch, LEFT_STRIDE, rows, ks, rounded);
     }
     return (left_rows){rounded, LEFT_STRIDE};
 }
