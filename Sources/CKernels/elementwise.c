@@ -282,20 +282,28 @@ void tk_unary_function(tk_unary function, const float *x, float *y, int64_t coun
 typedef struct {
     const float *x, *weight, *bias;
     float epsilon, *y, *mean, *inverse;
+    bool y_is_rounded;
     int64_t rows, columns;
 } norm_job;
 
 static void layer_norm_rows(void *context, int64_t index, int worker) {
     (void)worker;
     const norm_job *j = context;
-    for (int64_t r = index * ROWS_A_TASK; r < least((index + 1) * ROWS_A_TASK, j->rows); r++)
-        tk_kernels()->layer_norm_row(j->x + r * j->columns, j->weight, j->bias, j->epsilon, j->y + r * j->columns,
-                                     j->mean ? j->mean + r : NULL, j->inverse ? j->inverse + r : NULL, j->columns);
+    for (int64_t r = index * ROWS_A_TASK; r < least((index + 1) * ROWS_A_TASK, j->rows); r++) {
+        const float *x = j->x + r * j->columns;
+        float *mean = j->mean ? j->mean + r : NULL, *inverse = j->inverse ? j->inverse + r : NULL;
+        if (j->y_is_rounded)
+            tk_kernels()->rounded_layer_norm_row(x, j->weight, j->bias, j->epsilon,
+                                                 (uint16_t *)(void *)j->y + r * j->columns, mean, inverse, j->columns);
+        else
+            tk_kernels()->layer_norm_row(x, j->weight, j->bias, j->epsilon, j->y + r * j->columns, mean, inverse,
+                                         j->columns);
+    }
 }
 
-void tk_layer_norm(const float *x, const float *weight, const float *bias, float epsilon, float *y, float *mean,
-                   float *inverse, int64_t rows, int64_t columns) {
-    norm_job j = {x, weight, bias, epsilon, y, mean, inverse, rows, columns};
+void tk_layer_norm(const float *x, const float *weight, const float *bias, float epsilon, float *y, bool y_is_rounded,
+                   float *mean, float *inverse, int64_t rows, int64_t columns) {
+    norm_job j = {x, weight, bias, epsilon, y, mean, inverse, y_is_rounded, rows, columns};
     tk_parallel((rows + ROWS_A_TASK - 1) / ROWS_A_TASK, layer_norm_rows, &j);
 }
 

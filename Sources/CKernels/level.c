@@ -84,8 +84,7 @@ static void choose(void) {
     current_level = name && *name ? level_named(name) : best_level();
 #if defined(__x86_64__)
     table_with_bfloat16 = tk_table_avx512;
-    table_with_bfloat16.round_operand = tk_round_operand_bfloat16;
-    table_with_bfloat16.rounded_numerators = tk_rounded_numerators_bfloat16;
+    tk_use_bfloat16(&table_with_bfloat16);
 #endif
 }
 

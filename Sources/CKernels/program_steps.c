@@ -84,16 +84,18 @@ float *tk_row_at(const tk_frame *f, const tk_place *p, int64_t matrix, int64_t r
 /// The numbers that have the room of `floats` floats.
 static int64_t numbers(bool is_rounded, int64_t floats) { return is_rounded ? 2 * floats : floats; }
 
-/// Normalised rows, for bfloat16 rounded once rather than for each block of columns. `normal` has room for one row more
-/// than there are; rows are not a power of two apart, which would meet in one set of the cache.
+/// Normalised rows, for bfloat16 rounded once rather than for each block of columns. Rows are not a power of two apart,
+/// which would meet in one set of the cache.
 static tk_operand normalized(const tk_product_step *s, const tk_operand *a, int64_t rows, int64_t row, float *normal) {
     const bool rounds = s->precision == TK_BFLOAT16;
-    float *rest = normal + rows * row;
     for (int64_t i = 0; i < rows; i++) {
-        float *to = rounds ? rest : normal + i * row;
-        tk_kernels()->layer_norm_row(a->data + i * a->row, s->norm_weight, s->norm_bias, s->epsilon, to, NULL, NULL,
-                                     s->depth);
-        if (rounds) tk_kernels()->round_operand(to, (uint16_t *)(void *)normal + i * row, s->depth);
+        const float *x = a->data + i * a->row;
+        if (rounds)
+            tk_kernels()->rounded_layer_norm_row(x, s->norm_weight, s->norm_bias, s->epsilon,
+                                                 (uint16_t *)(void *)normal + i * row, NULL, NULL, s->depth);
+        else
+            tk_kernels()->layer_norm_row(x, s->norm_weight, s->norm_bias, s->epsilon, normal + i * row, NULL, NULL,
+                                         s->depth);
     }
     return (tk_operand){.data = normal, .row = row, .column = 1, .is_rounded = rounds};
 }
@@ -132,7 +134,7 @@ static void run_product(const tk_product_step *s, const tk_frame *f, int64_t par
     t.n = block;
     const int64_t product_scratch = (tk_block_scratch(&t) + 15) / 16 * 16;
     const int64_t normal_row = (s->depth + 31) / 16 * 16;
-    float *scratch = tk_scratch(product_scratch + (s->has_norm ? (t.m + 1) * normal_row : 0));
+    float *scratch = tk_scratch(product_scratch + (s->has_norm ? t.m * normal_row : 0));
     if (s->has_norm) t.a = normalized(s, &t.a, t.m, normal_row, scratch + product_scratch);
     float *c = tk_row_at(f, &s->c, matrix, row, s->rows, s->c_row);
     const float *residual = s->has_residual ? tk_row_at(f, &s->residual, matrix, row, s->rows, s->residual_row) : NULL;

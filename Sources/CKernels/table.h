@@ -21,10 +21,8 @@ struct tk_table {
 
 extern const struct tk_table tk_table_portable, tk_table_avx2, tk_table_avx512;
 
-/// Kernels of the table where the processor converts to bfloat16.
-void tk_round_operand_bfloat16(const float *x, uint16_t *y, int64_t count);
-float tk_rounded_numerators_bfloat16(float *scores, float scale, const float *bias, int64_t keys, int64_t columns,
-                                     float *sum);
+/// Puts the kernels that convert to bfloat16 by the processor's instruction into a table.
+void tk_use_bfloat16(struct tk_table *table);
 
 /// The table of the current level.
 const struct tk_table *tk_kernels(void);

@@ -193,7 +193,7 @@ public final class CompactTransformer: Module, ImageClassifier {
         init(_ c: Configuration, dropPath: Float) {
             let initializer = Initializer.truncatedNormal(0.02)
             let hidden = Int(Float(c.width) * c.mlpRatio)
-            preNorm = LayerNorm(c.width, epsilon: 1e-5)
+            preNorm = LayerNorm(c.width, epsilon: 1e-5, isForProducts: true)
             selfAttn = SelfAttention(
                 c.width, heads: c.heads, qkvBias: false, attentionDropout: c.attentionDropout, dropout: c.dropout,
                 initializer: initializer)
@@ -207,10 +207,11 @@ public final class CompactTransformer: Module, ImageClassifier {
         func callAsFunction(_ x: Tensor) -> Tensor {
             guard dropPath.isActive || dropout.rate > 0 else {
                 let b = norm1(selfAttn(preNorm(x), residual: x))
-                return linear2(linear1(b, activation: .gelu), residual: b)
+                return linear2(linear1(b, activation: .gelu, isForProducts: true), residual: b)
             }
             let b = norm1(x + dropPath(selfAttn(preNorm(x))))
-            return b + dropPath(dropout(linear2(dropout(linear1(b, activation: .gelu)))))
+            let hidden = dropout(linear1(b, activation: .gelu, isForProducts: dropout.rate == 0))
+            return b + dropPath(dropout(linear2(hidden)))
         }
     }
 

@@ -134,10 +134,10 @@ public final class ExMobileViT: Module, FeaturePyramid {
         }
 
         init(_ c: Configuration, _ width: Int, hidden: Int, dropPath: Float) {
-            norm1 = LayerNorm(width, epsilon: 1e-5)
+            norm1 = LayerNorm(width, epsilon: 1e-5, isForProducts: true)
             qkv = Linear(width, 3 * c.heads * c.headSize, bias: false)
             proj = Linear(c.heads * c.headSize, width)
-            norm2 = LayerNorm(width, epsilon: 1e-5)
+            norm2 = LayerNorm(width, epsilon: 1e-5, isForProducts: true)
             fc1 = Linear(width, hidden)
             fc2 = Linear(hidden, width)
             heads = c.heads

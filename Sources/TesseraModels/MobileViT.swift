@@ -124,11 +124,11 @@ public final class MobileViT: Module, FeaturePyramid {
         private let dropPath: DropPath
 
         init(_ c: Configuration, _ width: Int, dropPath: Float) {
-            norm1 = LayerNorm(width, epsilon: 1e-5)
+            norm1 = LayerNorm(width, epsilon: 1e-5, isForProducts: true)
             attn = SelfAttention(
                 width, heads: c.heads, qkvBias: true, attentionDropout: c.attentionDropout,
                 dropout: c.transformerDropout, initializer: .normal(0.01))
-            norm2 = LayerNorm(width, epsilon: 1e-5)
+            norm2 = LayerNorm(width, epsilon: 1e-5, isForProducts: true)
             mlp = FeedForward(
                 width, hidden: Int(Double(width) * c.mlpRatio), activation: .silu, dropout: c.transformerDropout,
                 initializer: .normal(0.01))

@@ -81,7 +81,7 @@ public final class PyramidVisionTransformer: Module, FeaturePyramid {
             attn = SpatialReductionAttention(
                 width, heads: c.heads[stage], reduction: .convolution(c.reductions[stage]), qkvBias: c.qkvBias,
                 attentionDropout: c.attentionDropout, dropout: c.dropout, initializer: initializer)
-            norm2 = LayerNorm(width, epsilon: 1e-6)
+            norm2 = LayerNorm(width, epsilon: 1e-6, isForProducts: true)
             mlp = FeedForward(
                 width, hidden: Int(Float(width) * c.mlpRatios[stage]), dropout: c.dropout, initializer: initializer)
             self.dropPath = DropPath(dropPath)

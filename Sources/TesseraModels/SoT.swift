@@ -207,11 +207,11 @@ public final class SoT: Module, ImageClassifier {
         private let dropPath: DropPath
 
         init(_ c: Configuration, dropPath: Float) {
-            norm1 = LayerNorm(c.width, epsilon: 1e-5)
+            norm1 = LayerNorm(c.width, epsilon: 1e-5, isForProducts: true)
             attn = SelfAttention(
                 c.width, heads: c.heads, qkvBias: c.qkvBias, attentionDropout: c.attentionDropout,
                 dropout: c.dropout, initializer: .truncatedNormal(0.02))
-            norm2 = LayerNorm(c.width, epsilon: 1e-5)
+            norm2 = LayerNorm(c.width, epsilon: 1e-5, isForProducts: true)
             mlp = FeedForward(
                 c.width, hidden: Int(Double(c.width) * c.mlpRatio), dropout: c.dropout,
                 initializer: .truncatedNormal(0.02))

@@ -87,7 +87,7 @@ public final class SwinTransformer: Module, PyramidClassifier {
                 width, heads: c.heads[stage], window: (window.height, window.width), isShifted: isShifted,
                 qkvBias: c.qkvBias, attentionDropout: c.attentionDropout, dropout: c.projectionDropout,
                 initializer: .truncatedNormal(0.02))
-            norm2 = LayerNorm(width, epsilon: 1e-5)
+            norm2 = LayerNorm(width, epsilon: 1e-5, isForProducts: true)
             mlp = FeedForward(
                 width, hidden: Int(Float(width) * c.mlpRatio), dropout: c.projectionDropout,
                 initializer: .truncatedNormal(0.02))

@@ -97,12 +97,12 @@ public class VisionTransformer: Module, ImageClassifier {
 
         package init(_ c: Configuration, dropPath: Float) {
             let initializer = Initializer.truncatedNormal(0.02)
-            norm1 = LayerNorm(c.width, epsilon: 1e-6)
+            norm1 = LayerNorm(c.width, epsilon: 1e-6, isForProducts: true)
             attn = SelfAttention(
                 c.width, heads: c.heads, qkvBias: c.qkvBias, attentionDropout: c.attentionDropout,
                 dropout: c.projectionDropout, initializer: initializer)
             ls1 = c.layerScale.map { LayerScale(c.width, initialValue: $0) }
-            norm2 = LayerNorm(c.width, epsilon: 1e-6)
+            norm2 = LayerNorm(c.width, epsilon: 1e-6, isForProducts: true)
             let hidden = Int(Float(c.width) * c.mlpRatio)
             switch c.perceptron {
             case .plain:

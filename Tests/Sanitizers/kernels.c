@@ -140,7 +140,8 @@ static void normalise(void) {
     const int64_t rows = 1 + below(40), columns = 1 + below(100);
     float *x = numbers(rows * columns), *y = numbers(rows * columns), *weight = numbers(columns);
     float *bias = numbers(columns), *mean = numbers(rows), *inverse = numbers(rows);
-    tk_layer_norm(x, weight, bias, 1e-5f, y, mean, inverse, rows, columns);
+    tk_layer_norm(x, weight, bias, 1e-5f, y, false, mean, inverse, rows, columns);
+    tk_layer_norm(x, weight, bias, 1e-5f, y, true, mean, inverse, rows, columns);
     tk_layer_norm_backward(y, x, weight, mean, inverse, x, weight, bias, rows, columns);
     tk_activation_backward(y, x, NULL, TK_GELU, x, bias, rows, columns);
     uint16_t *halves = malloc((size_t)(rows * columns) * sizeof(uint16_t));

@@ -101,13 +101,17 @@ import Testing
         func tensor(_ shape: Shape) -> Tensor {
             Tensor((0..<shape.count).map { _ in random.uniform(-1, 1) }, shape)
         }
-        let (x, weight, deep) = (tensor([2, 5, 12]), tensor([9, 12]), tensor([3, 513]))
+        let (x, weight, deep) = (tensor([2, 5, 12]), tensor([9, 12]), tensor([3, 1300]))
         Precision.bfloat16.use {
             let (held, exact) = (linear(x, weight: weight, isForProducts: true), linear(x, weight: weight))
             #expect(held.halves != nil && exact.halves == nil)
             #expect(held.scalars == Tensor(rounding: exact).scalars && held.scalars != exact.scalars)
             #expect((held + 0).halves == nil && (held + 0).scalars == held.scalars)
-            #expect(linear(deep, weight: deep, isForProducts: true).halves == nil)
+            let (long, floats) = (linear(deep, weight: deep, isForProducts: true), linear(deep, weight: deep))
+            #expect(long.halves != nil && long.scalars == Tensor(rounding: floats).scalars)
+            let normal = layerNorm(x, weight: nil, bias: nil, epsilon: 1e-5)
+            let rounded = layerNorm(x, weight: nil, bias: nil, epsilon: 1e-5, isForProducts: true)
+            #expect(rounded.halves != nil && rounded.scalars == Tensor(rounding: normal).scalars)
             let (mixed, mean) = (attention(packed: x, heads: 2, isForProducts: true), attention(packed: x, heads: 2))
             #expect(mixed.halves != nil && mixed.scalars == Tensor(rounding: mean).scalars)
             // Products of it are those of the exact values, which they would have rounded.
@@ -115,6 +119,7 @@ import Testing
             #expect(linear(held, weight: next).scalars == linear(exact, weight: next).scalars)
         }
         #expect(linear(x, weight: weight, isForProducts: true).halves == nil)
+        #expect(layerNorm(x, weight: nil, bias: nil, epsilon: 1e-5, isForProducts: true).halves == nil)
     }
 
     /// A tensor of another tape, which ends first: its values are kept, as nobody could compute them again.

@@ -37,9 +37,10 @@ void tk_entmax(const float *x, float *y, int64_t rows, int64_t columns);
 typedef enum { TK_EXP, TK_LOG, TK_SQUARE_ROOT, TK_SINE, TK_COSINE } tk_unary;
 void tk_unary_function(tk_unary function, const float *x, float *y, int64_t count);
 
-/// y = (x - mean) * inverse * weight + bias over rows; mean and 1 / sqrt(variance + epsilon) are kept unless NULL.
-void tk_layer_norm(const float *x, const float *weight, const float *bias, float epsilon, float *y, float *mean,
-                   float *inverse, int64_t rows, int64_t columns);
+/// y = (x - mean) * inverse * weight + bias over rows; mean and 1 / sqrt(variance + epsilon) are kept unless NULL. A y
+/// for products alone may get bfloat16 numbers.
+void tk_layer_norm(const float *x, const float *weight, const float *bias, float epsilon, float *y, bool y_is_rounded,
+                   float *mean, float *inverse, int64_t rows, int64_t columns);
 /// The gradients; weight_gradient and bias_gradient may be NULL.
 void tk_layer_norm_backward(const float *y_gradient, const float *x, const float *weight, const float *mean,
                             const float *inverse, float *x_gradient, float *weight_gradient, float *bias_gradient,

@@ -1,17 +1,6 @@
 // Elementwise kernels, on whole vectors with a partial one at the end.
 
-#define FOR_VECTORS(i, count, ...) \
-    { int64_t i = 0; for (; i + TK_WIDTH <= (count); i += TK_WIDTH) { const int64_t lanes = TK_WIDTH; __VA_ARGS__ } \
-      if (i < (count)) { const int64_t lanes = (count) - i; __VA_ARGS__ } }
-
-TK_INLINE vfloat load_lanes(const float *p, int64_t lanes) {
-    return lanes == TK_WIDTH ? load(p) : load_first(p, lanes);
-}
-TK_INLINE void store_lanes(float *p, vfloat v, int64_t lanes) {
-    if (lanes == TK_WIDTH) store(p, v);
-    else store_first(p, v, lanes);
-}
-
+#include "layer_norm.h"
 
 static void TK_KERNEL(activate_range)(const float *x, float *y, int64_t count, tk_activation kind) {
     TK_FOR_ACTIVATION(kind, {
@@ -81,43 +70,6 @@ static void TK_KERNEL(binary_range)(tk_binary operation, const float *a, int64_t
     case TK_MINIMUM: RANGE(TK_MINIMUM) break;
     }
 #undef RANGE
-}
-
-TK_INLINE vfloat lane_mask(int64_t lanes, vfloat v) { return vselect(lanes_before(lanes), v, (vfloat)0.0f); }
-
-/// Four accumulators hide the latency of the addition.
-static float TK_KERNEL(run_sum)(const float *x, int64_t count) {
-    vfloat sums[4] = {0, 0, 0, 0};
-    int64_t start = 0;
-    for (; start + 4 * TK_WIDTH <= count; start += 4 * TK_WIDTH)
-        for (int j = 0; j < 4; j++) sums[j] += load(x + start + j * TK_WIDTH);
-    FOR_VECTORS(i, count - start, sums[0] += load_lanes(x + start + i, lanes);)
-    return vsum((sums[0] + sums[1]) + (sums[2] + sums[3]));
-}
-
-static void TK_KERNEL(layer_norm_row)(const float *x, const float *weight, const float *bias, float epsilon, float *y,
-                                      float *mean_out, float *inverse_out, int64_t columns) {
-    const float share = 1 / (float)columns;
-    const float mean = share * TK_KERNEL(run_sum)(x, columns);
-    // Two accumulators: a row is short, and a chain of additions would take most of its time.
-    vfloat squares[2] = {0, 0};
-    int64_t start = 0;
-    for (; start + 2 * TK_WIDTH <= columns; start += 2 * TK_WIDTH)
-        for (int j = 0; j < 2; j++) {
-            const vfloat d = load(x + start + j * TK_WIDTH) - mean;
-            squares[j] += d * d;
-        }
-    FOR_VECTORS(i, columns - start,
-        const vfloat d = lane_mask(lanes, load_lanes(x + start + i, lanes) - mean);
-        squares[0] += d * d;)
-    const float inverse = 1 / sqrtf(share * vsum(squares[0] + squares[1]) + epsilon);
-    FOR_VECTORS(i, columns,
-        vfloat v = (load_lanes(x + i, lanes) - mean) * inverse;
-        if (weight) v *= load_lanes(weight + i, lanes);
-        if (bias) v += load_lanes(bias + i, lanes);
-        store_lanes(y + i, v, lanes);)
-    if (mean_out) *mean_out = mean;
-    if (inverse_out) *inverse_out = inverse;
 }
 
 static void TK_KERNEL(layer_norm_gradient_row)(const float *y_gradient, const float *x, const float *weight, float mean,

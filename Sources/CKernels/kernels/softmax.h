@@ -54,7 +54,7 @@ TK_INLINE float numerators(const bool rounds, float *scores, float scale, const 
     return top;
 }
 
-static float TK_KERNEL(softmax_numerators)(float *scores, float scale, const float *bias, int64_t keys,
+__attribute__((unused)) static float TK_KERNEL(softmax_numerators)(float *scores, float scale, const float *bias, int64_t keys,
                                            int64_t columns, float *sum) {
     return numerators(false, scores, scale, bias, keys, columns, sum);
 }

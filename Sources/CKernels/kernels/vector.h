@@ -187,6 +187,21 @@ TK_INLINE vint lanes_before(int64_t count) {
     return lanes < (int32_t)count;
 }
 
+TK_INLINE vfloat lane_mask(int64_t lanes, vfloat v) { return vselect(lanes_before(lanes), v, (vfloat)0.0f); }
+
+/// For each vector of a range, with its lanes: all of them but in the last.
+#define FOR_VECTORS(i, count, ...) \
+    { int64_t i = 0; for (; i + TK_WIDTH <= (count); i += TK_WIDTH) { const int64_t lanes = TK_WIDTH; __VA_ARGS__ } \
+      if (i < (count)) { const int64_t lanes = (count) - i; __VA_ARGS__ } }
+
+TK_INLINE vfloat load_lanes(const float *p, int64_t lanes) {
+    return lanes == TK_WIDTH ? load(p) : load_first(p, lanes);
+}
+TK_INLINE void store_lanes(float *p, vfloat v, int64_t lanes) {
+    if (lanes == TK_WIDTH) store(p, v);
+    else store_first(p, v, lanes);
+}
+
 /// sin(x + quarters * pi / 2) for |x| up to 2^13. x is some quarters of the circle and a rest r of at most an eighth, whose
 /// sine or cosine follows from its series.
 TK_INLINE vfloat vsine(vfloat x, int quarters) {

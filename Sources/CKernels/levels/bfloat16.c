@@ -10,13 +10,15 @@
 #define TK_WIDTH 16
 #include "../kernels/vector.h"
 #include "../kernels/bfloat16.h"
+#include "../kernels/layer_norm.h"
 #include "../kernels/softmax.h"
 
-void tk_round_operand_bfloat16(const float *x, uint16_t *y, int64_t count) { halve(x, y, count); }
+static void round_operand(const float *x, uint16_t *y, int64_t count) { halve(x, y, count); }
 
-float tk_rounded_numerators_bfloat16(float *scores, float scale, const float *bias, int64_t keys, int64_t columns,
-                                     float *sum) {
-    return numerators(true, scores, scale, bias, keys, columns, sum);
+void tk_use_bfloat16(struct tk_table *table) {
+    table->round_operand = round_operand;
+    table->rounded_numerators = TK_KERNEL(rounded_numerators);
+    table->rounded_layer_norm_row = TK_KERNEL(rounded_layer_norm_row);
 }
 #pragma clang attribute pop
 #endif

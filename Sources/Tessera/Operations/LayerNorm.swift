@@ -6,6 +6,8 @@ package struct LayerNormalization: RecomputableOperation {
     package let epsilon: Float
     package let hasWeight: Bool
     package let hasBias: Bool
+    package var isForProducts = false
+    package var precision = Precision.float32
 
     package func shape(_ inputs: [Shape]) -> Shape {
         for parameter in inputs.dropFirst() {
@@ -27,13 +29,14 @@ package struct LayerNormalization: RecomputableOperation {
     }
 
     private func compute(_ inputs: [Tensor], _ statistics: Tensor?) -> Tensor {
-        let (x, output) = (inputs[0], Tensor(uninitialized: inputs[0].shape))
+        let x = inputs[0], isRounded = isForProducts && precision == .bfloat16
+        let output = isRounded ? Tensor(uninitializedRounded: x.shape) : Tensor(uninitialized: x.shape)
         let columns = x.shape[-1]
         let rows = x.count / max(1, columns)
         withExtendedLifetime((inputs, output, statistics)) {
             tk_layer_norm(
                 x.pointer, hasWeight ? inputs[1].pointer : nil, hasBias ? inputs.last!.pointer : nil, epsilon,
-                output.mutablePointer, statistics?.mutablePointer, statistics.map { $0.mutablePointer + rows },
+                output.target.pointer, isRounded, statistics?.mutablePointer, statistics.map { $0.mutablePointer + rows },
                 Int64(rows), Int64(columns))
         }
         return output
@@ -63,8 +66,13 @@ package struct LayerNormalization: RecomputableOperation {
 ///   - x: `[..., channels]`
 ///   - weight: `[channels]`, or nil for ones
 ///   - bias: `[channels]`, or nil for zeros
-public func layerNorm(_ x: Tensor, weight: Tensor?, bias: Tensor?, epsilon: Float) -> Tensor {
+///   - isForProducts: whether only linear layers will read the result; in bfloat16 it is then held in half of the memory
+public func layerNorm(
+    _ x: Tensor, weight: Tensor?, bias: Tensor?, epsilon: Float, isForProducts: Bool = false
+) -> Tensor {
     apply(
-        LayerNormalization(epsilon: epsilon, hasWeight: weight != nil, hasBias: bias != nil),
+        LayerNormalization(
+            epsilon: epsilon, hasWeight: weight != nil, hasBias: bias != nil, isForProducts: isForProducts,
+            precision: .current),
         [x] + [weight, bias].compactMap { $0 })
 }

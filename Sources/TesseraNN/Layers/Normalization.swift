@@ -7,15 +7,18 @@ public final class LayerNorm: Module {
     public let weight: Parameter
     public let bias: Parameter
     private let epsilon: Float
+    private let isForProducts: Bool
 
-    public init(_ channels: Int, epsilon: Float) {
+    /// - Parameter isForProducts: whether only linear layers will read the result
+    public init(_ channels: Int, epsilon: Float, isForProducts: Bool = false) {
         weight = Parameter([channels], .ones)
         bias = Parameter([channels], .zeros)
-        self.epsilon = epsilon
+        (self.epsilon, self.isForProducts) = (epsilon, isForProducts)
     }
 
     public func callAsFunction(_ x: Tensor) -> Tensor {
-        layerNorm(x, weight: weight.tensor, bias: bias.tensor, epsilon: epsilon)
+        layerNorm(
+            x, weight: weight.tensor, bias: bias.tensor, epsilon: epsilon, isForProducts: isForProducts)
     }
 }
 
