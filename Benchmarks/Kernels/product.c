@@ -1,6 +1,6 @@
 // Speed of matrix products against the peak of the machine, which is measured between their runs.
 // Build and run: make -C Benchmarks/Kernels; TESSERA_ISA, the number of threads (first argument) and
-// int16 or bfloat16 (second argument) choose what; shares are always of the peak of float32.
+// int16, bfloat16 or tiles (second argument; see the Makefile) choose what; shares are always of the peak of float32.
 #include "CKernels.h"
 #include <math.h>
 #include <stdio.h>
@@ -156,6 +156,10 @@ int main(int count, char **arguments) {
     if (count > 1) tk_set_thread_count(atoi(arguments[1]));
     if (count > 2 && strcmp(arguments[2], "int16") == 0) precision = TK_INT16;
     if (count > 2 && strcmp(arguments[2], "bfloat16") == 0) precision = TK_BFLOAT16;
+    if (count > 2 && strcmp(arguments[2], "tiles") == 0) {
+        precision = TK_BFLOAT16;
+        tk_emulate_tiles(true);
+    }
     double highest = 0;
     for (int i = 0; i < 50; i++) highest = fmax(highest, peak());
     printf("%s, %d threads, peak %.1f GFLOP/s\n", tk_level_name(tk_current_level()), tk_thread_count(),

@@ -177,7 +177,7 @@ extension KernelTests {
             var d = c.data()
             let x = (0..<c.queries).map { roundedToBFloat16(Float($0) / 8) }
             for i in 0..<c.queries { d.q[i * c.queryRow] = x[i] }
-            d.kv.replaceSubrange(0..<4, with: [0, 0, -1, 1])    // scores 0 and -x, values 0 and 1
+            d.kv.replaceSubrange(0..<4, with: [0, 0, -1, 1])  // scores 0 and -x, values 0 and 1
             forEachLevel { level in
                 let (out, logSumExp) = c.forward(d)
                 for i in 0..<c.queries {

@@ -36,8 +36,8 @@ package struct LayerNormalization: RecomputableOperation {
         withExtendedLifetime((inputs, output, statistics)) {
             tk_layer_norm(
                 x.pointer, hasWeight ? inputs[1].pointer : nil, hasBias ? inputs.last!.pointer : nil, epsilon,
-                output.target.pointer, isRounded, statistics?.mutablePointer, statistics.map { $0.mutablePointer + rows },
-                Int64(rows), Int64(columns))
+                output.target.pointer, isRounded, statistics?.mutablePointer,
+                statistics.map { $0.mutablePointer + rows }, Int64(rows), Int64(columns))
         }
         return output
     }
