@@ -106,6 +106,31 @@ static void measure(const measurement *c) {
     tk_release(bias, c->n);
 }
 
+/// Self-attention of packed queries, keys and values; its operations are those of its two products.
+static void measure_attention(int64_t images, int64_t heads, int64_t tokens, int64_t size) {
+    const int64_t width = heads * size, count = images * tokens * width;
+    float *qkv = tk_allocate(3 * count), *out = tk_allocate(count);
+    for (int64_t i = 0; i < 3 * count; i++) qkv[i] = (float)(i * 7919 % 1000) / 250 - 2;
+    const tk_strides packed = {.batch = 3 * width * tokens, .head = size, .row = 3 * width};
+    const tk_attention a = {
+        .batch = images, .heads = heads, .queries = tokens, .keys = tokens, .head_size = size, .value_size = size,
+        .q = qkv, .k = qkv + width, .v = qkv + 2 * width, .q_strides = packed, .k_strides = packed, .v_strides = packed,
+        .out = out, .out_strides = {.batch = width * tokens, .head = size, .row = width}, .scale = 0.125f,
+        .precision = precision,
+    };
+    double best = INFINITY;
+    for (double start = now(); now() - start < 0.2;) {
+        const double begin = now();
+        tk_attention_forward(&a);
+        best = fmin(best, now() - begin);
+    }
+    printf("%-18s %5lld %5lld %5lld x %-4lld %7.1f GFLOP/s, %.1f us a head\n", "attention", (long long)tokens,
+           (long long)tokens, (long long)size, (long long)(images * heads),
+           4e-9 * images * heads * tokens * tokens * size / best, 1e6 * best / (images * heads));
+    tk_release(qkv, 3 * count);
+    tk_release(out, count);
+}
+
 /// A product of 8-bit integers and, before it, the quantisation of its left operand.
 static void measure_int8(int64_t m, int64_t n, int64_t k, tk_activation activation) {
     const int64_t a_count = m * tk_int8_row(k) / 4 + 1, packed_count = tk_int8_packed_bytes(n, k) / 4 + 1;
@@ -178,6 +203,7 @@ int main(int count, char **arguments) {
     }
     measure(&(measurement){"scores", FORWARD, 197, 197, 64, 48, TK_IDENTITY});
     measure(&(measurement){"values", INPUT_GRADIENT, 197, 64, 197, 48, TK_IDENTITY});
+    measure_attention(8, 3, 197, 64);
     for (int i = 0; i < 3; i++) {
         const int64_t rows = models[i].rows, width = models[i].width;
         measure_int8(rows, 3 * width, width, TK_IDENTITY);

@@ -27,7 +27,7 @@ static void *rounded(const float *x, int64_t count) {
 }
 
 static void multiply(void) {
-    const int64_t m = below(40), n = below(70), k = below(90), batch = 1 + below(3);
+    const int64_t m = below(40), n = below(70), k = below(8) ? below(90) : 512 + below(600), batch = 1 + below(3);
     const bool transposes_a = below(2), transposes_b = below(2);
     float *a = numbers(batch * m * k), *b = numbers(batch * n * k), *c = numbers(batch * m * n);
     float *residual = numbers(batch * m * n), *bias = numbers(n), *before = numbers(batch * m * n);
@@ -39,7 +39,8 @@ static void multiply(void) {
         .b_column = transposes_b ? k : 1, .b_batch = n * k, .c = c, .c_row = n, .c_batch = m * n, .alpha = 0.5f,
         .bias = below(2) ? bias : NULL, .activation = (tk_activation)below(10), .residual = below(2) ? residual : NULL,
         .residual_row = n, .residual_batch = m * n, .preactivation = below(2) ? before : NULL,
-        .rounded_preactivation = below(2) ? halves : NULL, .row_sums = batch == 1 ? row_sums : NULL, .precision = (tk_precision)below(5),
+        .rounded_preactivation = below(2) ? halves : NULL, .row_sums = batch == 1 ? row_sums : NULL,
+        .precision = (tk_precision)below(5),
     };
     tk_multiply(&p);
     float *rounded_a = rounded(a, batch * m * k), *rounded_b = rounded(b, batch * n * k);

@@ -1,5 +1,5 @@
-// Products of 8-bit integers, once a kernel for a few rows has been chosen: multiply_int8_rows of int8_vectors.h or of
-// tiles.h, INT8_ROWS rows by at most INT8_PANELS panels into sums[INT8_PANELS][INT8_ROWS][TK_INT8_PANEL].
+// What all kernels of 8-bit integers share: packing, and what becomes of sums of codes. The loops that multiply are those
+// of int8_vectors.h and of tiles.h.
 
 typedef uint8_t vbytes __attribute__((ext_vector_type(TK_WIDTH)));
 
@@ -200,24 +200,7 @@ static void finish_int8(const tk_int8_block *t, code_factors f, const int32_t *s
     if (rest < columns) finish_int8_rest(t, f, sums + rest, row, rows, column + rest, columns - rest);
 }
 
-/// Panels stay in the first cache while all rows meet them.
-static void TK_KERNEL(multiply_int8)(const tk_int8_block *t) {
-    enum { panel_sums = INT8_ROWS * TK_INT8_PANEL };
-    _Alignas(64) int32_t sums[INT8_PANELS * panel_sums];
-    const code_factors f = t->codes ? factors_of(t->quantizer) : (code_factors){0};
-    begin_int8();
-    for (int64_t panel = 0; panel < t->panels; panel += INT8_PANELS) {
-        const int64_t panels = t->panels - panel < INT8_PANELS ? t->panels - panel : INT8_PANELS;
-        const int8_t *b = t->b + panel * TK_INT8_PANEL * tk_int8_depth(t->k);
-        for (int64_t row = 0; row < t->rows; row += INT8_ROWS) {
-            const int64_t rows = t->rows - row < INT8_ROWS ? t->rows - row : INT8_ROWS;
-            multiply_int8_rows(t, row, rows, panels, b, sums);
-            for (int64_t i = 0; i < panels; i++)
-                finish_int8(t, f, sums + i * panel_sums, row, rows, (panel + i) * TK_INT8_PANEL);
-        }
-    }
-    end_int8();
-}
+static void TK_KERNEL(multiply_int8)(const tk_int8_block *t);
 
 const struct tk_int8_kernels TK_KERNEL(tk_int8_kernels) = {
 #define X(result, name, arguments) .name = TK_KERNEL(name),

@@ -6,9 +6,6 @@ enum {
     INT8_PANELS = TK_WIDTH == 16 ? 2 : 1,       // at a time: 24 sums in registers
 };
 
-TK_INLINE void begin_int8(void) {}
-TK_INLINE void end_int8(void) {}
-
 /// Some vectors of a panel, or both of two panels.
 TK_INLINE void multiply_int8_columns(const int columns, const uint8_t *const a[INT8_ROWS], const int8_t *b,
                                      int64_t panel, int64_t k, int32_t *sums) {
@@ -55,3 +52,20 @@ TK_INLINE void multiply_int8_rows(const tk_int8_block *t, int64_t row, int64_t r
 }
 
 #include "int8.h"
+
+/// Panels stay in the first cache while all rows meet them.
+static void TK_KERNEL(multiply_int8)(const tk_int8_block *t) {
+    enum { panel_sums = INT8_ROWS * TK_INT8_PANEL };
+    _Alignas(64) int32_t sums[INT8_PANELS * panel_sums];
+    const code_factors f = t->codes ? factors_of(t->quantizer) : (code_factors){0};
+    for (int64_t panel = 0; panel < t->panels; panel += INT8_PANELS) {
+        const int64_t panels = t->panels - panel < INT8_PANELS ? t->panels - panel : INT8_PANELS;
+        const int8_t *b = t->b + panel * TK_INT8_PANEL * tk_int8_depth(t->k);
+        for (int64_t row = 0; row < t->rows; row += INT8_ROWS) {
+            const int64_t rows = t->rows - row < INT8_ROWS ? t->rows - row : INT8_ROWS;
+            multiply_int8_rows(t, row, rows, panels, b, sums);
+            for (int64_t i = 0; i < panels; i++)
+                finish_int8(t, f, sums + i * panel_sums, row, rows, (panel + i) * TK_INT8_PANEL);
+        }
+    }
+}

@@ -188,6 +188,11 @@ TK_INLINE void pack_panel(const tk_operand *b, int64_t j, int64_t width, int64_t
 /// Whether bfloat16 numbers begin where a pair may.
 TK_INLINE bool is_aligned(const tk_operand *o) { return (uintptr_t)o->data % sizeof(int32_t) == 0; }
 
+/// Two vectors of bfloat16 numbers in each other's halves of 32 bits.
+TK_INLINE vuint pair(ushorts low, ushorts high) {
+    return __builtin_convertvector(low, vuint) | __builtin_convertvector(high, vuint) << 16;
+}
+
 /// Columns of `ks` rows of bfloat16 numbers as pairs of rows, in lines of `width`; zeros up to a whole vector, and where
 /// there is no second row.
 TK_INLINE void interleave_rows(const uint16_t *from, int64_t row, int64_t columns, int64_t width, int64_t ks,
@@ -202,7 +207,7 @@ TK_INLINE void interleave_rows(const uint16_t *from, int64_t row, int64_t column
         for (int64_t j = 0; j < columns; j += TK_WIDTH) {
             const ushorts low = load_halves_up_to(from + j, columns - j);
             const ushorts high = k + 1 == ks ? (ushorts)0 : load_halves_up_to(from + row + j, columns - j);
-            const vuint pairs = __builtin_convertvector(low, vuint) | __builtin_convertvector(high, vuint) << 16;
+            const vuint pairs = pair(low, high);
             memcpy(to + j, &pairs, sizeof pairs);
         }
     }
