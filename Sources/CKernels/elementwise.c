@@ -289,16 +289,14 @@ typedef struct {
 static void layer_norm_rows(void *context, int64_t index, int worker) {
     (void)worker;
     const norm_job *j = context;
-    for (int64_t r = index * ROWS_A_TASK; r < least((index + 1) * ROWS_A_TASK, j->rows); r++) {
-        const float *x = j->x + r * j->columns;
-        float *mean = j->mean ? j->mean + r : NULL, *inverse = j->inverse ? j->inverse + r : NULL;
-        if (j->y_is_rounded)
-            tk_kernels()->rounded_layer_norm_row(x, j->weight, j->bias, j->epsilon,
-                                                 (uint16_t *)(void *)j->y + r * j->columns, mean, inverse, j->columns);
-        else
-            tk_kernels()->layer_norm_row(x, j->weight, j->bias, j->epsilon, j->y + r * j->columns, mean, inverse,
-                                         j->columns);
-    }
+    const int64_t first = index * ROWS_A_TASK, rows = least(ROWS_A_TASK, j->rows - first), n = j->columns;
+    const float *x = j->x + first * n;
+    float *mean = j->mean ? j->mean + first : NULL, *inverse = j->inverse ? j->inverse + first : NULL;
+    if (j->y_is_rounded)
+        tk_kernels()->rounded_layer_norm_rows(x, n, rows, j->weight, j->bias, j->epsilon,
+                                              (uint16_t *)(void *)j->y + first * n, n, mean, inverse, n);
+    else
+        tk_kernels()->layer_norm_rows(x, n, rows, j->weight, j->bias, j->epsilon, j->y + first * n, n, mean, inverse, n);
 }
 
 void tk_layer_norm(const float *x, const float *weight, const float *bias, float epsilon, float *y, bool y_is_rounded,

@@ -40,7 +40,8 @@ static void quantize_rows(const tk_product_step *s, const tk_frame *f, int64_t m
     for (int64_t i = 0; i < count; i++) {
         const float *x = a + i * a_row;
         if (s->has_norm) {
-            tk_kernels()->layer_norm_row(x, s->norm_weight, s->norm_bias, s->epsilon, normal, NULL, NULL, s->depth);
+            tk_kernels()->layer_norm_rows(x, 0, 1, s->norm_weight, s->norm_bias, s->epsilon, normal, 0, NULL, NULL,
+                                          s->depth);
             x = normal;
         }
         tk_int8_kernels()->quantize_range(x, s->depth, &s->a_quantizer, codes + i * code_row);

@@ -88,15 +88,12 @@ static int64_t numbers(bool is_rounded, int64_t floats) { return is_rounded ? 2 
 /// which would meet in one set of the cache.
 static tk_operand normalized(const tk_product_step *s, const tk_operand *a, int64_t rows, int64_t row, float *normal) {
     const bool rounds = s->precision == TK_BFLOAT16;
-    for (int64_t i = 0; i < rows; i++) {
-        const float *x = a->data + i * a->row;
-        if (rounds)
-            tk_kernels()->rounded_layer_norm_row(x, s->norm_weight, s->norm_bias, s->epsilon,
-                                                 (uint16_t *)(void *)normal + i * row, NULL, NULL, s->depth);
-        else
-            tk_kernels()->layer_norm_row(x, s->norm_weight, s->norm_bias, s->epsilon, normal + i * row, NULL, NULL,
-                                         s->depth);
-    }
+    if (rounds)
+        tk_kernels()->rounded_layer_norm_rows(a->data, a->row, rows, s->norm_weight, s->norm_bias, s->epsilon,
+                                              (uint16_t *)(void *)normal, row, NULL, NULL, s->depth);
+    else
+        tk_kernels()->layer_norm_rows(a->data, a->row, rows, s->norm_weight, s->norm_bias, s->epsilon, normal, row, NULL,
+                                      NULL, s->depth);
     return (tk_operand){.data = normal, .row = row, .column = 1, .is_rounded = rounds};
 }
 
@@ -185,10 +182,12 @@ static void run_attention(const tk_attention_step *s, const tk_frame *f) {
 
 static void run_norm(const tk_norm_step *s, const tk_frame *f, int64_t part) {
     const int64_t end = least(s->rows * f->count, (part + 1) * NORM_ROWS);
-    for (int64_t row = part * NORM_ROWS; row < end; row++) {
-        const int64_t image = row / s->rows, at_row = row % s->rows * s->columns;
-        tk_kernels()->layer_norm_row(tk_at(f, &s->x, image) + at_row, s->weight, s->bias, s->epsilon,
-                                     tk_at(f, &s->y, image) + at_row, NULL, NULL, s->columns);
+    for (int64_t row = part * NORM_ROWS, rows; row < end; row += rows) {
+        const int64_t image = row / s->rows, first = row % s->rows;
+        rows = least(s->rows - first, end - row);
+        tk_kernels()->layer_norm_rows(tk_at(f, &s->x, image) + first * s->columns, s->columns, rows, s->weight, s->bias,
+                                      s->epsilon, tk_at(f, &s->y, image) + first * s->columns, s->columns, NULL, NULL,
+                                      s->columns);
     }
 }
 

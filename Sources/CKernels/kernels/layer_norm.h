@@ -1,4 +1,4 @@
-// Sums and layer normalisation of a row, in floats or rounded to bfloat16.
+// Sums of a row, and layer normalisation of rows, in floats or rounded to bfloat16.
 
 /// Four accumulators hide the latency of the addition.
 static float TK_KERNEL(run_sum)(const float *x, int64_t count) {
@@ -10,38 +10,69 @@ static float TK_KERNEL(run_sum)(const float *x, int64_t count) {
     return vsum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-TK_INLINE void normalize(const bool rounds, const float *x, const float *weight, const float *bias, float epsilon,
-                         void *y, float *mean_out, float *inverse_out, int64_t columns) {
+enum { NORM_TOGETHER = 4 };             // rows: each is a chain of sums and divisions that wait for each other
+
+/// `n` rows; x and y are where they begin.
+TK_INLINE void normalize(const int n, const bool rounds, const float *const x[NORM_TOGETHER], const float *weight,
+                         const float *bias, float epsilon, void *const y[NORM_TOGETHER], float mean[NORM_TOGETHER],
+                         float inverse[NORM_TOGETHER], int64_t columns) {
     const float share = 1 / (float)columns;
-    const float mean = share * TK_KERNEL(run_sum)(x, columns);
-    // Two accumulators: a row is short, and a chain of additions would take most of its time.
-    vfloat squares[2] = {0, 0};
+    vfloat squares[NORM_TOGETHER][2];
+    for (int r = 0; r < n; r++) squares[r][0] = squares[r][1] = 0;
+    for (int r = 0; r < n; r++) mean[r] = share * TK_KERNEL(run_sum)(x[r], columns);
     int64_t start = 0;
     for (; start + 2 * TK_WIDTH <= columns; start += 2 * TK_WIDTH)
-        for (int j = 0; j < 2; j++) {
-            const vfloat d = load(x + start + j * TK_WIDTH) - mean;
-            squares[j] += d * d;
-        }
+        for (int r = 0; r < n; r++)
+            for (int j = 0; j < 2; j++) {
+                const vfloat d = load(x[r] + start + j * TK_WIDTH) - mean[r];
+                squares[r][j] += d * d;
+            }
     FOR_VECTORS(i, columns - start,
-        const vfloat d = lane_mask(lanes, load_lanes(x + start + i, lanes) - mean);
-        squares[0] += d * d;)
-    const float inverse = 1 / sqrtf(share * vsum(squares[0] + squares[1]) + epsilon);
+        for (int r = 0; r < n; r++) {
+            const vfloat d = lane_mask(lanes, load_lanes(x[r] + start + i, lanes) - mean[r]);
+            squares[r][0] += d * d;
+        })
+    for (int r = 0; r < n; r++) inverse[r] = 1 / sqrtf(share * vsum(squares[r][0] + squares[r][1]) + epsilon);
     FOR_VECTORS(i, columns,
-        vfloat v = (load_lanes(x + i, lanes) - mean) * inverse;
-        if (weight) v *= load_lanes(weight + i, lanes);
-        if (bias) v += load_lanes(bias + i, lanes);
-        if (rounds) store_rounded_up_to((uint16_t *)y + i, v, lanes);
-        else store_lanes((float *)y + i, v, lanes);)
-    if (mean_out) *mean_out = mean;
-    if (inverse_out) *inverse_out = inverse;
+        const vfloat slope = weight ? load_lanes(weight + i, lanes) : (vfloat)1.0f;
+        const vfloat shift = bias ? load_lanes(bias + i, lanes) : (vfloat)0.0f;
+        for (int r = 0; r < n; r++) {
+            const vfloat v = (load_lanes(x[r] + i, lanes) - mean[r]) * inverse[r] * slope + shift;
+            if (rounds) store_rounded_up_to((uint16_t *)y[r] + i, v, lanes);
+            else store_lanes((float *)y[r] + i, v, lanes);
+        })
 }
 
-__attribute__((unused)) static void TK_KERNEL(layer_norm_row)(const float *x, const float *weight, const float *bias, float epsilon, float *y,
-                                      float *mean, float *inverse, int64_t columns) {
-    normalize(false, x, weight, bias, epsilon, y, mean, inverse, columns);
+TK_INLINE void normalize_rows(const bool rounds, const float *x, int64_t x_row, int64_t rows, const float *weight,
+                              const float *bias, float epsilon, void *y, int64_t y_row, float *means,
+                              float *inverses, int64_t columns) {
+    const int64_t y_bytes = tk_bytes(rounds, y_row);
+    for (int64_t i = 0, count; i < rows; i += count) {
+        count = rows - i >= NORM_TOGETHER ? NORM_TOGETHER : 1;
+        const float *from[NORM_TOGETHER];
+        void *to[NORM_TOGETHER];
+        float mean[NORM_TOGETHER], inverse[NORM_TOGETHER];
+        for (int64_t r = 0; r < count; r++) {
+            from[r] = x + (i + r) * x_row;
+            to[r] = (char *)y + (i + r) * y_bytes;
+        }
+        if (count == NORM_TOGETHER)
+            normalize(NORM_TOGETHER, rounds, from, weight, bias, epsilon, to, mean, inverse, columns);
+        else normalize(1, rounds, from, weight, bias, epsilon, to, mean, inverse, columns);
+        if (means) memcpy(means + i, mean, (size_t)count * sizeof(float));
+        if (inverses) memcpy(inverses + i, inverse, (size_t)count * sizeof(float));
+    }
 }
 
-static void TK_KERNEL(rounded_layer_norm_row)(const float *x, const float *weight, const float *bias, float epsilon,
-                                              uint16_t *y, float *mean, float *inverse, int64_t columns) {
-    normalize(true, x, weight, bias, epsilon, y, mean, inverse, columns);
+__attribute__((unused)) static void TK_KERNEL(layer_norm_rows)(const float *x, int64_t x_row, int64_t rows,
+                                                               const float *weight, const float *bias, float epsilon,
+                                                               float *y, int64_t y_row, float *means, float *inverses,
+                                                               int64_t columns) {
+    normalize_rows(false, x, x_row, rows, weight, bias, epsilon, y, y_row, means, inverses, columns);
+}
+
+static void TK_KERNEL(rounded_layer_norm_rows)(const float *x, int64_t x_row, int64_t rows, const float *weight,
+                                               const float *bias, float epsilon, uint16_t *y, int64_t y_row,
+                                               float *means, float *inverses, int64_t columns) {
+    normalize_rows(true, x, x_row, rows, weight, bias, epsilon, y, y_row, means, inverses, columns);
 }

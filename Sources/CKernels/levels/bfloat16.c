@@ -18,7 +18,7 @@ static void round_operand(const float *x, uint16_t *y, int64_t count) { halve(x,
 void tk_use_bfloat16(struct tk_table *table) {
     table->round_operand = round_operand;
     table->rounded_numerators = TK_KERNEL(rounded_numerators);
-    table->rounded_layer_norm_row = TK_KERNEL(rounded_layer_norm_row);
+    table->rounded_layer_norm_rows = TK_KERNEL(rounded_layer_norm_rows);
 }
 #pragma clang attribute pop
 #endif
