@@ -309,11 +309,11 @@ static void layer_norm_gradient_part(void *context, int64_t part, int worker) {
     (void)worker;
     const row_job *j = context;
     const int64_t n = j->columns, first = part * j->part_rows;
-    for (int64_t r = first; r < least(first + j->part_rows, j->rows); r++)
-        tk_kernels()->layer_norm_gradient_row(j->y_gradient + r * n, j->x + r * n, j->weight, j->mean[r], j->inverse[r],
-                                              j->x_gradient ? j->x_gradient + r * n : NULL,
-                                              j->weight_sums ? j->weight_sums + part * n : NULL,
-                                              j->bias_sums ? j->bias_sums + part * n : NULL, n);
+    tk_kernels()->layer_norm_gradient_rows(j->y_gradient + first * n, j->x + first * n,
+                                           least(j->part_rows, j->rows - first), j->weight, j->mean + first,
+                                           j->inverse + first, j->x_gradient ? j->x_gradient + first * n : NULL,
+                                           j->weight_sums ? j->weight_sums + part * n : NULL,
+                                           j->bias_sums ? j->bias_sums + part * n : NULL, n);
 }
 
 void tk_layer_norm_backward(const float *y_gradient, const float *x, const float *weight, const float *mean,

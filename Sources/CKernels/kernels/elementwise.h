@@ -72,25 +72,56 @@ static void TK_KERNEL(binary_range)(tk_binary operation, const float *a, int64_t
 #undef RANGE
 }
 
-static void TK_KERNEL(layer_norm_gradient_row)(const float *y_gradient, const float *x, const float *weight, float mean,
-                                               float inverse, float *x_gradient, float *weight_sums, float *bias_sums,
-                                               int64_t columns) {
-    vfloat sums = 0, products = 0;
+/// `n` neighbouring rows, which add to the sums of weight and bias in order.
+TK_INLINE void normalize_gradient(const int n, const float *y_gradient, const float *x, const float *weight,
+                                  const float *means, const float *inverses, float *x_gradient, float *weight_sums,
+                                  float *bias_sums, int64_t columns) {
+    vfloat sums[NORM_TOGETHER];
+    vfloat products[NORM_TOGETHER];
+    for (int r = 0; r < n; r++) sums[r] = products[r] = 0;
     FOR_VECTORS(i, columns,
-        const vfloat g = load_lanes(y_gradient + i, lanes);
-        vfloat n = (load_lanes(x + i, lanes) - mean) * inverse;
-        const vfloat scaled = weight ? g * load_lanes(weight + i, lanes) : g;
-        sums += scaled;
-        products += scaled * n;
-        if (weight_sums) store_lanes(weight_sums + i, load_lanes(weight_sums + i, lanes) + g * n, lanes);
-        if (bias_sums) store_lanes(bias_sums + i, load_lanes(bias_sums + i, lanes) + g, lanes);)
+        const vfloat slope = weight ? load_lanes(weight + i, lanes) : (vfloat)1.0f;
+        vfloat weight_sum = weight_sums ? load_lanes(weight_sums + i, lanes) : (vfloat)0.0f;
+        vfloat bias_sum = bias_sums ? load_lanes(bias_sums + i, lanes) : (vfloat)0.0f;
+        for (int r = 0; r < n; r++) {
+            const vfloat g = load_lanes(y_gradient + r * columns + i, lanes);
+            const vfloat normal = (load_lanes(x + r * columns + i, lanes) - means[r]) * inverses[r];
+            sums[r] += g * slope;
+            products[r] += g * slope * normal;
+            weight_sum += g * normal;
+            bias_sum += g;
+        }
+        if (weight_sums) store_lanes(weight_sums + i, weight_sum, lanes);
+        if (bias_sums) store_lanes(bias_sums + i, bias_sum, lanes);)
     if (!x_gradient) return;
-    const float a = vsum(sums) / (float)columns, b = vsum(products) / (float)columns;
+    float a[NORM_TOGETHER];
+    float b[NORM_TOGETHER];
+    for (int r = 0; r < n; r++) {
+        a[r] = vsum(sums[r]) / (float)columns;
+        b[r] = vsum(products[r]) / (float)columns;
+    }
     FOR_VECTORS(i, columns,
-        const vfloat g = load_lanes(y_gradient + i, lanes);
-        const vfloat n = (load_lanes(x + i, lanes) - mean) * inverse;
-        const vfloat scaled = weight ? g * load_lanes(weight + i, lanes) : g;
-        store_lanes(x_gradient + i, (scaled - a - n * b) * inverse, lanes);)
+        const vfloat slope = weight ? load_lanes(weight + i, lanes) : (vfloat)1.0f;
+        for (int r = 0; r < n; r++) {
+            const vfloat g = load_lanes(y_gradient + r * columns + i, lanes);
+            const vfloat normal = (load_lanes(x + r * columns + i, lanes) - means[r]) * inverses[r];
+            store_lanes(x_gradient + r * columns + i, (g * slope - a[r] - normal * b[r]) * inverses[r], lanes);
+        })
+}
+
+static void TK_KERNEL(layer_norm_gradient_rows)(const float *y_gradient, const float *x, int64_t rows,
+                                                const float *weight, const float *means, const float *inverses,
+                                                float *x_gradient, float *weight_sums, float *bias_sums,
+                                                int64_t columns) {
+    for (int64_t i = 0, count; i < rows; i += count) {
+        count = rows - i >= NORM_TOGETHER ? NORM_TOGETHER : 1;
+        const float *g = y_gradient + i * columns, *from = x + i * columns;
+        float *to = x_gradient ? x_gradient + i * columns : NULL;
+        if (count == NORM_TOGETHER)
+            normalize_gradient(NORM_TOGETHER, g, from, weight, means + i, inverses + i, to, weight_sums, bias_sums,
+                               columns);
+        else normalize_gradient(1, g, from, weight, means + i, inverses + i, to, weight_sums, bias_sums, columns);
+    }
 }
 
 static void TK_KERNEL(add_scaled)(const float *x, float scale, float *sum, int64_t count) {
