@@ -64,10 +64,9 @@ TK_INLINE void normalize_rows(const bool rounds, const float *x, int64_t x_row, 
     }
 }
 
-__attribute__((unused)) static void TK_KERNEL(layer_norm_rows)(const float *x, int64_t x_row, int64_t rows,
-                                                               const float *weight, const float *bias, float epsilon,
-                                                               float *y, int64_t y_row, float *means, float *inverses,
-                                                               int64_t columns) {
+TK_UNUSED void TK_KERNEL(layer_norm_rows)(const float *x, int64_t x_row, int64_t rows, const float *weight,
+                                          const float *bias, float epsilon, float *y, int64_t y_row, float *means,
+                                          float *inverses, int64_t columns) {
     normalize_rows(false, x, x_row, rows, weight, bias, epsilon, y, y_row, means, inverses, columns);
 }
 

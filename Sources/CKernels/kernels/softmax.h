@@ -47,15 +47,16 @@ TK_INLINE float numerators(const bool rounds, float *scores, float scale, const 
         if (rounds) store_rounded_up_to(rounded + i, e, TK_WIDTH);
         else store(scores + i, e);
     }
-    if (rounds) for (; i < 2 * columns && i % 32 != 0; i += TK_WIDTH) store_rounded_up_to(rounded + i, (vfloat)0.0f, TK_WIDTH);
-    else clear_padding(scores, keys, columns);
+    if (!rounds) clear_padding(scores, keys, columns);
+    for (; rounds && i < 2 * columns && i % 32 != 0; i += TK_WIDTH)
+        store_rounded_up_to(rounded + i, (vfloat)0.0f, TK_WIDTH);
     for (int j = 0; j < TK_TOGETHER; j++) sums += vparts_of(totals).part[j];
     *sum = vsum(sums);
     return top;
 }
 
-__attribute__((unused)) static float TK_KERNEL(softmax_numerators)(float *scores, float scale, const float *bias, int64_t keys,
-                                           int64_t columns, float *sum) {
+TK_UNUSED float TK_KERNEL(softmax_numerators)(float *scores, float scale, const float *bias, int64_t keys,
+                                              int64_t columns, float *sum) {
     return numerators(false, scores, scale, bias, keys, columns, sum);
 }
 

@@ -25,6 +25,8 @@ typedef struct { vfloat part[TK_TOGETHER]; } vparts;
 #define TK_JOIN_(a, b) a##_##b
 
 #define TK_INLINE static inline __attribute__((always_inline, unused))
+/// A kernel that not every level has in its table.
+#define TK_UNUSED __attribute__((unused)) static
 /// For one vector and for TK_TOGETHER.
 #define TK_OVERLOADED static inline __attribute__((always_inline, unused, overloadable))
 
