@@ -48,6 +48,13 @@ TK_INLINE void take_over(const tile_sums *before) {
     TAKE_OVER(3, before);
 }
 
+/// The first rows of the scratch are in the result.
+TK_INLINE void drop_rows(tile_sums *sums, int64_t rows) {
+    sums->to += rows * PANEL;
+    sums->row += rows;
+    sums->rows -= rows;
+}
+
 /// Carries up to `most` more rows from the scratch into the result.
 TK_INLINE void finish_rows(tile_sums *sums, int64_t most) {
     const int64_t rows = sums->rows < most ? sums->rows : most;
@@ -55,9 +62,7 @@ TK_INLINE void finish_rows(tile_sums *sums, int64_t most) {
     const float alpha = sums->range->block.alpha;
     for (int64_t i = 0; alpha != 1 && i < rows * PANEL; i += TK_WIDTH) store(sums->to + i, alpha * load(sums->to + i));
     store_tile(sums->range, sums->to, PANEL, sums->row, rows, sums->column, sums->width);
-    sums->to += rows * PANEL;
-    sums->row += rows;
-    sums->rows -= rows;
+    drop_rows(sums, rows);
 }
 
 TK_INLINE void load_left(const left_rows *a, int64_t k, bool is_tall) {

@@ -6,9 +6,7 @@ TK_INLINE void finish_int8_rows(const tk_int8_block *t, code_factors factors, ti
     const int64_t rows = sums->rows < most ? sums->rows : most;
     if (rows == 0) return;
     finish_int8(t, factors, (const int32_t *)sums->to, sums->row, rows, sums->column);
-    sums->to += rows * PANEL;
-    sums->row += rows;
-    sums->rows -= rows;
+    drop_rows(sums, rows);
 }
 
 /// One step of k. Rows that are too few for the tiles are read from a copy: what lies behind them is not ours.
