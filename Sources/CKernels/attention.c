@@ -13,8 +13,9 @@ enum {
 typedef struct {
     const tk_attention *a;
     int64_t block;              // queries of a block
-    const float *out_gradient;
+    tk_operand out_gradient;
     float *q_gradient, *k_gradient, *v_gradient, *bias_gradient;
+    bool are_rounded;           // the first three
 } job;
 
 /// One head of one image, with right operands that its products share.
@@ -247,13 +248,18 @@ void tk_attention_forward(const tk_attention *a) {
     tk_parallel(heads * ((a->queries + half - 1) / half), block_task, &j);
 }
 
+/// The gradient of the output of the current queries.
+static tk_operand out_gradient_of(const job *j, const view *v) {
+    const tk_strides s = j->a->out_strides;
+    return from(j->out_gradient, j->out_gradient.is_rounded, at(s, v->image, v->head) + v->first * s.row);
+}
+
 /// p and g become the weights after dropout, and the gradient of the scores, of the current queries.
 static void weights_and_gradient(const job *j, const view *v, float *p, float *g) {
     const tk_attention *a = v->a;
     scores(v, p);
     tk_block t = product(a, v->count, v->columns, a->value_size, v->transposed_values);
-    t.a = by_rows(j->out_gradient + at(a->out_strides, v->image, v->head) + v->first * a->out_strides.row,
-                  a->out_strides.row);
+    t.a = out_gradient_of(j, v);
     t.c = g;
     t.c_row = v->columns;
     tk_products(a->precision)->product_block(&t, v->scratch);
@@ -268,17 +274,28 @@ static void weights_and_gradient(const job *j, const view *v, float *p, float *g
     }
 }
 
+/// A gradient of some tokens in the place where it is summed up.
+typedef struct {
+    float *sums;
+    int64_t row;
+} token_sums;
+
 /// c (+)= alpha * s^T b: sums over the current queries, for each key.
-static void sum_over_queries(const view *v, const float *s, tk_operand b, int64_t n, float alpha, float *c,
-                             int64_t c_row) {
+static void sum_over_queries(const view *v, const float *s, tk_operand b, int64_t n, float alpha, token_sums c) {
     tk_block t = product(v->a, v->a->keys, n, v->count, NULL);
     t.a = by_columns(s, v->columns);
     t.b = b;
-    t.c = c;
-    t.c_row = c_row;
+    t.c = c.sums;
+    t.c_row = c.row;
     t.alpha = alpha;
     t.accumulate = v->first > 0;
     tk_products(t.precision)->product_block(&t, v->scratch);
+}
+
+/// Sums of all keys to where bfloat16 numbers are wanted.
+static void round_sums(const tk_attention *a, token_sums sums, float *gradient, int64_t first, int64_t row) {
+    for (int64_t i = 0; i < a->keys; i++)
+        tk_kernels()->round_operand(sums.sums + i * sums.row, (uint16_t *)(void *)gradient + first + i * row, sums.row);
 }
 
 /// Gradients of one image and head: query blocks in order, so that sums over queries have one order.
@@ -286,8 +303,11 @@ static void backward_head(const job *j, int64_t image, int64_t head) {
     const tk_attention *a = j->a;
     view v = {.a = a, .image = image, .head = head, .columns = score_columns(a)};
     const int64_t block = j->block * v.columns;
+    const int64_t key_sums = j->are_rounded ? a->keys * a->head_size : 0;
+    const int64_t value_sums = j->are_rounded ? a->keys * a->value_size : 0;
     float *p = tk_scratch(2 * block + packed_size(a, a->head_size, a->keys) + packed_size(a, a->value_size, a->keys)
-                          + packed_size(a, a->keys, a->head_size) + product_scratch(a) + 48);
+                          + packed_size(a, a->keys, a->head_size) + product_scratch(a) + 48 + key_sums + value_sums
+                          + j->block * a->head_size);
     float *g = p + block, *next = g + block;
     const int64_t key_at = at(a->k_strides, image, head), value_at = at(a->v_strides, image, head);
     const tk_operand keys = from(by_rows(a->k, a->k_strides.row), a->k_is_rounded, key_at);
@@ -295,27 +315,34 @@ static void backward_head(const job *j, int64_t image, int64_t head) {
     v.transposed_keys = pack_keys(a, image, head, &next);
     v.transposed_values = pack(a, values, a->value_size, a->keys, &next);
     v.keys = pack(a, keys, a->keys, a->head_size, &next);
-    v.scratch = next;
+    token_sums k_gradient = {next, a->head_size}, v_gradient = {next + key_sums, a->value_size};
+    if (!j->are_rounded) {
+        k_gradient = (token_sums){j->k_gradient + key_at, a->k_strides.row};
+        v_gradient = (token_sums){j->v_gradient + value_at, a->v_strides.row};
+    }
+    v.scratch = next + key_sums + value_sums;
     for (v.first = 0; v.first < a->queries; v.first += j->block) {
         v.count = a->queries - v.first < j->block ? a->queries - v.first : j->block;
         weights_and_gradient(j, &v, p, g);
         const int64_t query_at = at(a->q_strides, image, head) + v.first * a->q_strides.row;
         tk_block t = product(a, v.count, a->head_size, a->keys, v.keys);
         t.a = by_rows(g, v.columns);
-        t.c = j->q_gradient + query_at;
+        t.c = (float *)((char *)j->q_gradient + tk_bytes(j->are_rounded, query_at));
         t.c_row = a->q_strides.row;
+        t.c_is_rounded = j->are_rounded;
         t.alpha = a->scale;
         tk_products(a->precision)->product_block(&t, v.scratch);
         const tk_operand queries = from(by_rows(a->q, a->q_strides.row), a->q_is_rounded, query_at);
-        const tk_operand gradients = from(by_rows(j->out_gradient, a->out_strides.row), false,
-                                          at(a->out_strides, image, head) + v.first * a->out_strides.row);
-        sum_over_queries(&v, g, queries, a->head_size, a->scale, j->k_gradient + key_at, a->k_strides.row);
-        sum_over_queries(&v, p, gradients, a->value_size, 1, j->v_gradient + value_at, a->v_strides.row);
+        sum_over_queries(&v, g, queries, a->head_size, a->scale, k_gradient);
+        sum_over_queries(&v, p, out_gradient_of(j, &v), a->value_size, 1, v_gradient);
         if (!j->bias_gradient) continue;
         float *sum = j->bias_gradient + at(a->bias_strides, image, head) + v.first * a->bias_strides.row;
         for (int64_t i = 0; i < v.count; i++)
             for (int64_t c = 0; c < a->keys; c++) sum[i * a->bias_strides.row + c] += g[i * v.columns + c];
     }
+    if (!j->are_rounded) return;
+    round_sums(a, k_gradient, j->k_gradient, key_at, a->k_strides.row);
+    round_sums(a, v_gradient, j->v_gradient, value_at, a->v_strides.row);
 }
 
 static void backward_task(void *context, int64_t index, int worker) {
@@ -336,10 +363,13 @@ static void shared_bias_task(void *context, int64_t index, int worker) {
         for (int64_t head = head0; head < head0 + heads; head++) backward_head(j, image, head);
 }
 
-void tk_attention_backward(const tk_attention *a, const float *out_gradient, float *q_gradient, float *k_gradient,
-                           float *v_gradient, float *bias_gradient) {
+void tk_attention_backward(const tk_attention *a, const float *out_gradient, bool out_gradient_is_rounded,
+                           float *q_gradient, float *k_gradient, float *v_gradient, bool gradients_are_rounded,
+                           float *bias_gradient) {
     if (a->keys == 0 || a->queries == 0) return;
-    job j = {a, query_block(a), out_gradient, q_gradient, k_gradient, v_gradient, bias_gradient};
+    job j = {a, query_block(a), by_rows(out_gradient, a->out_strides.row), q_gradient, k_gradient, v_gradient,
+             bias_gradient, gradients_are_rounded};
+    j.out_gradient.is_rounded = out_gradient_is_rounded;
     if (!bias_gradient) {
         tk_parallel(a->batch * a->heads, backward_task, &j);
         return;

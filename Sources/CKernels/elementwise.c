@@ -63,9 +63,11 @@ void tk_widen(const uint16_t *x, float *y, int64_t count) {
 
 /// Rows in at most PARTS parts; each part adds into its own row of sums, and the parts are added in order.
 typedef struct {
-    const float *y_gradient, *x, *weight, *mean, *inverse;
-    const uint16_t *rounded;                    // x in bfloat16
-    float *x_gradient, *weight_sums, *bias_sums;
+    const void *y_gradient, *x;
+    const float *weight, *mean, *inverse;
+    void *x_gradient;
+    bool y_gradient_is_rounded, x_is_rounded, x_gradient_is_rounded;        // bfloat16 numbers instead of floats
+    float *weight_sums, *bias_sums;
     int64_t rows, columns, part_rows;
     tk_activation activation;
 } row_job;
@@ -80,29 +82,42 @@ static void add_parts(const float *parts, int64_t count, int64_t columns, float 
     for (int64_t part = 0; part < count; part++) tk_kernels()->add_scaled(parts + part * columns, 1, sum, columns);
 }
 
+/// `count` numbers from `first` on as floats, which are widened to `scratch` if they are bfloat16 numbers.
+static const float *floats_at(const void *numbers, bool are_rounded, int64_t first, int64_t count, float *scratch) {
+    if (!are_rounded) return (const float *)numbers + first;
+    tk_kernels()->widen_range((const uint16_t *)numbers + first, scratch, count);
+    return scratch;
+}
+
 static void activation_gradient_part(void *context, int64_t part, int worker) {
     (void)worker;
     const row_job *j = context;
     const int64_t first = part * j->part_rows, rows = least(j->part_rows, j->rows - first), at = first * j->columns;
     float *sums = j->bias_sums ? j->bias_sums + part * j->columns : NULL;
-    if (!j->rounded) {
-        tk_kernels()->activation_gradient_rows(j->y_gradient + at, j->x + at, j->activation, j->x_gradient + at, sums,
-                                               rows, j->columns);
+    const struct tk_table *kernels = tk_kernels();
+    if (j->y_gradient_is_rounded && j->x_is_rounded && j->x_gradient_is_rounded) {
+        kernels->rounded_activation_gradient_rows((const uint16_t *)j->y_gradient + at, (const uint16_t *)j->x + at,
+                                                  j->activation, (uint16_t *)j->x_gradient + at, sums, rows,
+                                                  j->columns);
         return;
     }
+    float *g = tk_scratch(3 * j->columns), *x = g + j->columns, *result = x + j->columns;
     for (int64_t i = at; i < at + rows * j->columns; i += j->columns) {
-        float *x = tk_scratch(j->columns);
-        tk_kernels()->widen_range(j->rounded + i, x, j->columns);
-        tk_kernels()->activation_gradient_rows(j->y_gradient + i, x, j->activation, j->x_gradient + i, sums, 1,
-                                               j->columns);
+        float *to = j->x_gradient_is_rounded ? result : (float *)j->x_gradient + i;
+        kernels->activation_gradient_rows(floats_at(j->y_gradient, j->y_gradient_is_rounded, i, j->columns, g),
+                                          floats_at(j->x, j->x_is_rounded, i, j->columns, x), j->activation, to, sums,
+                                          1, j->columns);
+        if (j->x_gradient_is_rounded) kernels->round_operand(to, (uint16_t *)j->x_gradient + i, j->columns);
     }
 }
 
-void tk_activation_backward(const float *y_gradient, const float *preactivation, const uint16_t *rounded,
-                            tk_activation activation, float *x_gradient, float *bias_gradient, int64_t rows,
-                            int64_t columns) {
-    row_job j = {.y_gradient = y_gradient, .x = preactivation, .rounded = rounded, .activation = activation,
-                 .x_gradient = x_gradient, .rows = rows, .columns = columns, .part_rows = part_rows(rows)};
+void tk_activation_backward(const float *y_gradient, bool y_gradient_is_rounded, const float *preactivation,
+                            bool preactivation_is_rounded, tk_activation activation, float *x_gradient,
+                            bool x_gradient_is_rounded, float *bias_gradient, int64_t rows, int64_t columns) {
+    row_job j = {.y_gradient = y_gradient, .y_gradient_is_rounded = y_gradient_is_rounded, .x = preactivation,
+                 .x_is_rounded = preactivation_is_rounded, .activation = activation, .x_gradient = x_gradient,
+                 .x_gradient_is_rounded = x_gradient_is_rounded, .rows = rows, .columns = columns,
+                 .part_rows = part_rows(rows)};
     const int64_t parts = (rows + j.part_rows - 1) / j.part_rows;
     if (bias_gradient) {
         j.bias_sums = tk_allocate(parts * columns + 1);
@@ -309,18 +324,21 @@ static void layer_norm_gradient_part(void *context, int64_t part, int worker) {
     (void)worker;
     const row_job *j = context;
     const int64_t n = j->columns, first = part * j->part_rows;
-    tk_kernels()->layer_norm_gradient_rows(j->y_gradient + first * n, j->x + first * n,
+    const void *g = (const char *)j->y_gradient + tk_bytes(j->y_gradient_is_rounded, first * n);
+    float *x_gradient = j->x_gradient;
+    tk_kernels()->layer_norm_gradient_rows(g, j->y_gradient_is_rounded, (const float *)j->x + first * n,
                                            least(j->part_rows, j->rows - first), j->weight, j->mean + first,
-                                           j->inverse + first, j->x_gradient ? j->x_gradient + first * n : NULL,
+                                           j->inverse + first, x_gradient ? x_gradient + first * n : NULL,
                                            j->weight_sums ? j->weight_sums + part * n : NULL,
                                            j->bias_sums ? j->bias_sums + part * n : NULL, n);
 }
 
-void tk_layer_norm_backward(const float *y_gradient, const float *x, const float *weight, const float *mean,
-                            const float *inverse, float *x_gradient, float *weight_gradient, float *bias_gradient,
-                            int64_t rows, int64_t columns) {
-    row_job j = {.y_gradient = y_gradient, .x = x, .weight = weight, .mean = mean, .inverse = inverse,
-                 .x_gradient = x_gradient, .rows = rows, .columns = columns, .part_rows = part_rows(rows)};
+void tk_layer_norm_backward(const float *y_gradient, bool y_gradient_is_rounded, const float *x, const float *weight,
+                            const float *mean, const float *inverse, float *x_gradient, float *weight_gradient,
+                            float *bias_gradient, int64_t rows, int64_t columns) {
+    row_job j = {.y_gradient = y_gradient, .y_gradient_is_rounded = y_gradient_is_rounded, .x = x, .weight = weight,
+                 .mean = mean, .inverse = inverse, .x_gradient = x_gradient, .rows = rows, .columns = columns,
+                 .part_rows = part_rows(rows)};
     const int64_t parts = (rows + j.part_rows - 1) / j.part_rows, size = parts * columns + 1;
     if (weight_gradient) j.weight_sums = memset(tk_allocate(size), 0, (size_t)size * sizeof(float));
     if (bias_gradient) j.bias_sums = memset(tk_allocate(size), 0, (size_t)size * sizeof(float));

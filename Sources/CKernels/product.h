@@ -53,7 +53,7 @@ typedef struct {
     uint16_t *rounded_preactivation;
     const float *residual;
     int64_t residual_row;
-    float *row_sums;                                        // added to; not for patches or rounded numbers
+    float *row_sums;                                        // added to; not for patches
     tk_precision precision;
 } tk_block;
 

@@ -3,6 +3,8 @@ package final class Node: @unchecked Sendable {
     package let operation: (any Operation)?
     package private(set) var inputs: [Tensor]
     package let output: Shape
+    /// Whether the value is held in bfloat16.
+    let isRounded: Bool
     private(set) var saved: [Kept]
     private let tape: ObjectIdentifier?
     /// Whether the operation can compute this value again.
@@ -14,13 +16,15 @@ package final class Node: @unchecked Sendable {
     /// A leaf.
     package init(leaf shape: Shape) {
         (operation, inputs, output, saved, tape, isRecomputable) = (nil, [], shape, [], nil, false)
+        isRounded = false
     }
 
     init(
-        _ operation: any Operation, _ inputs: [Tensor], _ output: Shape, _ saved: [Kept], on tape: Tape,
+        _ operation: any Operation, _ inputs: [Tensor], _ output: Tensor, _ saved: [Kept], on tape: Tape,
         reshaping input: Node?
     ) {
-        (self.operation, self.inputs, self.output, self.saved) = (operation, inputs, output, saved)
+        (self.operation, self.inputs, self.output, self.saved) = (operation, inputs, output.shape, saved)
+        isRounded = output.halves != nil
         self.tape = ObjectIdentifier(tape)
         isRecomputable = !saved.isEmpty && (operation as? any RecomputableOperation)?.isRecomputable ?? false
         reshaped = input?.source(on: tape)

@@ -74,6 +74,8 @@ public struct BackwardContext {
     public let saved: [Tensor]
     /// For each input, whether anyone will use its gradient.
     public let wanted: [Bool]
+    /// For each input, whether it is held in bfloat16: then its gradient may be as well.
+    package let rounded: [Bool]
 }
 
 /// Multiply-adds and bytes of memory traffic (each operand and result once, in float32).

@@ -58,7 +58,7 @@ public final class Tape: @unchecked Sendable {
         let kept =
             purpose == .gradients ? inputs.map { Tensor(shape: $0.shape, storage: nil, node: $0.node) } : inputs
         let node = Node(
-            operation, kept, output.shape,
+            operation, kept, output,
             saved.tensors.enumerated().map { Kept($1, on: self, isOperand: saved.operands.contains($0)) }, on: self,
             reshaping: output.storage === inputs[0].storage ? inputs[0].node : nil)
         nodes.append(node)
@@ -97,7 +97,8 @@ public final class Tape: @unchecked Sendable {
                 guard let operation = node.operation, let gradient = gradients.take(node) else { continue }
                 let context = BackwardContext(
                     gradient: gradient, inputShapes: node.inputs.map(\.shape), saved: node.takeSaved(),
-                    wanted: node.inputs.map { $0.node != nil })
+                    wanted: node.inputs.map { $0.node != nil },
+                    rounded: node.inputs.map { $0.node?.isRounded ?? false })
                 let results = operation.backward(context)
                 for (input, result) in zip(node.inputs, results) {
                     guard let target = input.node, let result else { continue }

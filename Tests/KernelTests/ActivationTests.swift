@@ -65,9 +65,14 @@ extension KernelTests {
                     tk_activate_rounded(halves, &y, true, Int64(y.count), kind)
                     #expect(firstHalves(of: y) == expected.map(roundedToBFloat16), "\(name), rounded \(kind.rawValue)")
                     var sums = [Float](repeating: 0, count: columns), expectedSums = sums
-                    tk_activation_backward(gradient, nil, halves, kind, &y, &sums, Int64(rows), Int64(columns))
+                    halves.withUnsafeBytes { halves in
+                        tk_activation_backward(
+                            gradient, false, halves.baseAddress!.assumingMemoryBound(to: Float.self), true, kind, &y,
+                            false, &sums, Int64(rows), Int64(columns))
+                    }
                     tk_activation_backward(
-                        gradient, rounded, nil, kind, &expected, &expectedSums, Int64(rows), Int64(columns))
+                        gradient, false, rounded, false, kind, &expected, false, &expectedSums, Int64(rows),
+                        Int64(columns))
                     #expect(y == expected && sums == expectedSums, "\(name), gradient of \(kind.rawValue)")
                 }
             }

@@ -76,7 +76,8 @@ private struct AttentionCase: Sendable {
             kv.withUnsafeMutableBufferPointer { kv in
                 bias.withUnsafeMutableBufferPointer { bias in
                     tk_attention_backward(
-                        &a, d.gradient, &q, kv.baseAddress, kv.baseAddress! + size, hasBias ? bias.baseAddress : nil)
+                        &a, d.gradient, false, &q, kv.baseAddress, kv.baseAddress! + size, false,
+                        hasBias ? bias.baseAddress : nil)
                 }
             }
         }

@@ -46,7 +46,7 @@ static void multiply(void) {
     float *rounded_a = rounded(a, batch * m * k), *rounded_b = rounded(b, batch * n * k);
     float *rounded_c = rounded(c, batch * m * n);
     if (below(2)) p.b = rounded_b, p.b_is_rounded = true;
-    if (below(2)) p.a = rounded_a, p.a_is_rounded = true, p.row_sums = NULL;
+    if (below(2)) p.a = rounded_a, p.a_is_rounded = true;
     if (below(2)) p.c = rounded_c, p.c_is_rounded = true;
     tk_multiply(&p);
     void *operands[] = {a, b, c, residual, bias, before, row_sums, halves, rounded_a, rounded_b, rounded_c};
@@ -67,17 +67,20 @@ static void attend(void) {
         .log_sum_exp = log_sum_exp, .dropout = below(2) ? 0.1f : 0, .seed = 7, .precision = (tk_precision)below(5),
     };
     tk_attention_forward(&a);
-    tk_attention_backward(&a, out, gradient, gradient + width, gradient + 2 * width, NULL);
+    tk_attention_backward(&a, out, false, gradient, gradient + width, gradient + 2 * width, false, NULL);
     uint16_t *halves = rounded(qkv, 3 * count), *rounded_out = rounded(out, count);
+    uint16_t *rounded_gradient = rounded(gradient, 3 * count);
     a.q_is_rounded = a.k_is_rounded = a.v_is_rounded = a.out_is_rounded = true;
     a.q = (float *)(void *)halves;
     a.k = (float *)(void *)(halves + width);
     a.v = (float *)(void *)(halves + 2 * width);
     a.out = (float *)(void *)rounded_out;
     tk_attention_forward(&a);
-    tk_attention_backward(&a, out, gradient, gradient + width, gradient + 2 * width, NULL);
-    void *operands[] = {qkv, out, gradient, log_sum_exp, halves, rounded_out};
-    for (int i = 0; i < 6; i++) free(operands[i]);
+    tk_attention_backward(&a, a.out, true, (float *)(void *)rounded_gradient,
+                          (float *)(void *)(rounded_gradient + width), (float *)(void *)(rounded_gradient + 2 * width),
+                          true, NULL);
+    void *operands[] = {qkv, out, gradient, log_sum_exp, halves, rounded_out, rounded_gradient};
+    for (int i = 0; i < 7; i++) free(operands[i]);
 }
 
 /// Divided among threads, by rows and by ranges of k.
@@ -143,13 +146,18 @@ static void normalise(void) {
     float *bias = numbers(columns), *mean = numbers(rows), *inverse = numbers(rows);
     tk_layer_norm(x, weight, bias, 1e-5f, y, false, mean, inverse, rows, columns);
     tk_layer_norm(x, weight, bias, 1e-5f, y, true, mean, inverse, rows, columns);
-    tk_layer_norm_backward(y, x, weight, mean, inverse, x, weight, bias, rows, columns);
-    tk_activation_backward(y, x, NULL, TK_GELU, x, bias, rows, columns);
+    tk_layer_norm_backward(y, false, x, weight, mean, inverse, x, weight, bias, rows, columns);
+    tk_activation_backward(y, false, x, false, TK_GELU, x, false, bias, rows, columns);
     uint16_t *halves = malloc((size_t)(rows * columns) * sizeof(uint16_t));
     tk_halve(y, halves, rows * columns);
     tk_widen(halves, x, rows * columns);
     tk_activate_rounded(halves, x, below(2), rows * columns, TK_GELU);
-    tk_activation_backward(y, NULL, halves, TK_GELU, x, bias, rows, columns);
+    uint16_t *gradient = rounded(x, rows * columns);
+    const float *half_values = (float *)(void *)halves;
+    tk_activation_backward(y, false, half_values, true, TK_GELU, x, below(2), bias, rows, columns);
+    tk_activation_backward((float *)(void *)gradient, true, half_values, true, TK_GELU, x, true, bias, rows, columns);
+    tk_layer_norm_backward((float *)(void *)gradient, true, y, weight, mean, inverse, x, weight, bias, rows, columns);
+    free(gradient);
     free(halves);
     tk_softmax(x, y, rows, columns);
     float *operands[] = {x, y, weight, bias, mean, inverse};

@@ -65,7 +65,8 @@ import Testing
             _ = operation(.bfloat16).forward(inputs, output, &saved)
             let expected = operation(.bfloat16).backward(
                 BackwardContext(
-                    gradient: cotangent, inputShapes: shapes, saved: saved.tensors, wanted: shapes.map { _ in true }))
+                    gradient: cotangent, inputShapes: shapes, saved: saved.tensors, wanted: shapes.map { _ in true },
+                    rounded: shapes.map { _ in false }))
             let leaves = inputs.map(Tape.leaf)
             let bytes = try [Precision.bfloat16, .float32].map { precision in
                 let tape = Tape()

@@ -30,6 +30,8 @@ void tk_attention_forward(const tk_attention *attention);
 void tk_attention_heads(const tk_attention *attention, int64_t first, int64_t count);
 
 /// Gradients with the strides of q, k and v. `out_gradient` has the strides of out. Scores are computed again.
-/// `bias_gradient` (NULL: not wanted) has the strides of bias, and is summed over what shares an entry.
-void tk_attention_backward(const tk_attention *attention, const float *out_gradient, float *q_gradient,
-                           float *k_gradient, float *v_gradient, float *bias_gradient);
+/// `bias_gradient` (NULL: not wanted) has the strides of bias, and is summed over what shares an entry. The gradient of
+/// out and those of q, k and v may hold bfloat16 numbers.
+void tk_attention_backward(const tk_attention *attention, const float *out_gradient, bool out_gradient_is_rounded,
+                           float *q_gradient, float *k_gradient, float *v_gradient, bool gradients_are_rounded,
+                           float *bias_gradient);

@@ -9,10 +9,11 @@ void tk_activate(const float *x, float *y, int64_t count, tk_activation activati
 void tk_activate_rounded(const uint16_t *x, float *y, bool y_is_rounded, int64_t count, tk_activation activation);
 
 /// x_gradient = y_gradient * activation'(preactivation) over [rows][columns]; the column sums of x_gradient go into
-/// bias_gradient unless it is NULL. The preactivation is in float32, or in bfloat16 where the first of both is NULL.
-void tk_activation_backward(const float *y_gradient, const float *preactivation, const uint16_t *rounded,
-                            tk_activation activation, float *x_gradient, float *bias_gradient, int64_t rows,
-                            int64_t columns);
+/// bias_gradient unless it is NULL. Each of the first three may hold bfloat16 numbers; if all do, the derivative has
+/// errors that rounding hides.
+void tk_activation_backward(const float *y_gradient, bool y_gradient_is_rounded, const float *preactivation,
+                            bool preactivation_is_rounded, tk_activation activation, float *x_gradient,
+                            bool x_gradient_is_rounded, float *bias_gradient, int64_t rows, int64_t columns);
 
 /// To bfloat16, to nearest with ties to even, and back.
 void tk_halve(const float *x, uint16_t *y, int64_t count);
@@ -41,10 +42,10 @@ void tk_unary_function(tk_unary function, const float *x, float *y, int64_t coun
 /// for products alone may get bfloat16 numbers.
 void tk_layer_norm(const float *x, const float *weight, const float *bias, float epsilon, float *y, bool y_is_rounded,
                    float *mean, float *inverse, int64_t rows, int64_t columns);
-/// The gradients; weight_gradient and bias_gradient may be NULL.
-void tk_layer_norm_backward(const float *y_gradient, const float *x, const float *weight, const float *mean,
-                            const float *inverse, float *x_gradient, float *weight_gradient, float *bias_gradient,
-                            int64_t rows, int64_t columns);
+/// The gradients; x_gradient, weight_gradient and bias_gradient may be NULL.
+void tk_layer_norm_backward(const float *y_gradient, bool y_gradient_is_rounded, const float *x, const float *weight,
+                            const float *mean, const float *inverse, float *x_gradient, float *weight_gradient,
+                            float *bias_gradient, int64_t rows, int64_t columns);
 
 /// Maximum over windows of [batch][height][width][channels]; `places` keeps where in its window each maximum was, one
 /// byte an output, unless NULL. What lies outside the image does not count.

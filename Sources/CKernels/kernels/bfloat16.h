@@ -77,7 +77,7 @@ TK_INLINE bool are_pairs(const tk_operand *a, int64_t first_k, int64_t ks) {
 TK_INLINE bool pack_rounded_panel(const tk_operand *b, int64_t j, int64_t columns, int64_t width, int64_t first_k,
                                   int64_t ks, float *out) {
     if (b->column == 1) {
-        interleave_rows(tk_element(b, first_k, j), b->row, columns, width, ks, (int32_t *)out);
+        interleave_rows(tk_element(b, first_k, j), b->row, columns, ks, 1, TK_WIDTH, width, (int32_t *)out);
         return true;
     }
     if (b->row != 1 || (b->column | first_k | ks) % 2 != 0 || !is_aligned(b)) return false;

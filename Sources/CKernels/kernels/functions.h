@@ -134,6 +134,21 @@ TK_OVERLOADED floats rough_normal_distribution(floats x) {
     return vmax(fma_(z, p, (floats)0.5f), (floats)0.0f);
 }
 
+/// The derivative of x times the distribution function, as 1/2 + x P(x^2), to 0.0003; beyond 4 it is 0 or 1.
+TK_OVERLOADED floats rough_gelu_slope(floats x) {
+    floats z = vmax(vmin(x, (floats)4.0f), (floats)-4.0f);
+    floats t = z * z;
+    floats p = -1.64197722e-08f;
+    p = fma_(p, t, (floats)1.21380538e-06f);
+    p = fma_(p, t, (floats)-3.84595551e-05f);
+    p = fma_(p, t, (floats)0.000687645283f);
+    p = fma_(p, t, (floats)-0.00768744107f);
+    p = fma_(p, t, (floats)0.055914823f);
+    p = fma_(p, t, (floats)-0.262029856f);
+    p = fma_(p, t, (floats)0.796721637f);
+    return fma_(z, p, (floats)0.5f);
+}
+
 /// At least 10^-38, which is what it is for -87.
 TK_OVERLOADED floats vsigmoid(floats x) { return vreciprocal(1.0f + vexp_bounded(vmin(-x, (floats)87.0f))); }
 

@@ -1,9 +1,7 @@
 // Copies of operands in the order in which the product's innermost loop reads them.
 
-/// Whether floats are neighbours of those in other rows. Rounded numbers that lie so are copied one by one.
-TK_INLINE bool lies_by_columns(const tk_operand *a) {
-    return !a->patches && !a->is_rounded && a->row == 1 && a->column != 1;
-}
+/// Whether numbers are neighbours of those in other rows.
+TK_INLINE bool lies_by_columns(const tk_operand *a) { return !a->patches && a->row == 1 && a->column != 1; }
 
 /// `count` floats of whole vectors.
 TK_INLINE void round_in_place(float *values, int64_t count) {
@@ -193,12 +191,13 @@ TK_INLINE vuint pair(ushorts low, ushorts high) {
     return __builtin_convertvector(low, vuint) | __builtin_convertvector(high, vuint) << 16;
 }
 
-/// Columns of `ks` rows of bfloat16 numbers as pairs of rows, in lines of `width`; zeros up to a whole vector, and where
-/// there is no second row.
-TK_INLINE void interleave_rows(const uint16_t *from, int64_t row, int64_t columns, int64_t width, int64_t ks,
-                               int32_t *to) {
+/// Columns of `ks` rows of bfloat16 numbers, `row` apart, as pairs of rows in lines of whole vectors, `line` apart; zeros
+/// beyond the last column, and where there is no second row. Each vector goes to `parts` places, which lie `part` apart:
+/// its neighbours follow.
+TK_INLINE void interleave_rows(const uint16_t *from, int64_t row, int64_t columns, int64_t ks, const int parts,
+                               int64_t part, int64_t line, int32_t *to) {
     enum { ahead = 12, cache_line = 32 };           // rows lie too far apart for the processor to guess the next
-    for (int64_t k = 0; k < ks; k += 2, from += 2 * row, to += width) {
+    for (int64_t k = 0; k < ks; k += 2, from += 2 * row, to += line) {
         if (k + ahead + 1 < ks)
             for (int64_t j = 0; j < columns; j += cache_line) {
                 __builtin_prefetch(from + ahead * row + j);
@@ -208,7 +207,9 @@ TK_INLINE void interleave_rows(const uint16_t *from, int64_t row, int64_t column
             const ushorts low = load_halves_up_to(from + j, columns - j);
             const ushorts high = k + 1 == ks ? (ushorts)0 : load_halves_up_to(from + row + j, columns - j);
             const vuint pairs = pair(low, high);
-            memcpy(to + j, &pairs, sizeof pairs);
+            for (int p = 0; p < parts; p++)
+                memcpy(to + (j / TK_WIDTH * parts + p) * part, (const int32_t *)&pairs + p * (TK_WIDTH / parts),
+                       sizeof pairs / (size_t)parts);
         }
     }
 }
@@ -235,20 +236,24 @@ static void pack_rows(const tk_operand *a, int64_t first, int64_t rows, int64_t 
 /// Adds the sums of some rows of the left operand. Long sums are added up by blocks, which keeps their error small.
 static void add_row_sums(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks, float *sums) {
     enum { most = 64 };
-    const float *data = a->data + first * a->row + first_k * a->column;
     for (int64_t i0 = 0; i0 < rows; i0 += most) {
         const int64_t count = rows - i0 < most ? rows - i0 : most;
         float block[most] = {0};
         if (a->row == 1) {
             for (int64_t k = 0; k < ks; k++) {
-                const float *line = data + i0 + k * a->column;
+                float widened_line[most];
+                const float *line = tk_element(a, first + i0, first_k + k);
+                if (a->is_rounded) {
+                    widen((const uint16_t *)(const void *)line, widened_line, count);
+                    line = widened_line;
+                }
                 int64_t i = 0;
                 for (; i + TK_WIDTH <= count; i += TK_WIDTH) store(block + i, load(block + i) + load(line + i));
                 for (; i < count; i++) block[i] += line[i];
             }
         } else {
             for (int64_t i = 0; i < count; i++)
-                for (int64_t k = 0; k < ks; k++) block[i] += data[(i0 + i) * a->row + k * a->column];
+                for (int64_t k = 0; k < ks; k++) block[i] += value_at(a, first + i0 + i, first_k + k);
         }
         for (int64_t i = 0; i < count; i++) sums[i0 + i] += block[i];
     }

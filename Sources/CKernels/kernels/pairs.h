@@ -55,9 +55,21 @@ static left_pairs pairs_of(const tk_operand *a, int64_t first, int64_t rows, int
     if (are_pairs(a, first_k, ks))
         return (left_pairs){tk_element(a, first, first_k), a->row / 2, PAIR_ROWS * a->row / 2, 1};
     if (lies_by_columns(a)) {
-        for (int64_t i = 0; i < rows; i += PANEL)
-            pair_columns(tk_element(a, first + i, first_k), a->column, rows - i < PANEL ? rows - i : PANEL, ks,
-                         TK_WIDTH / PAIR_ROWS, PAIR_ROWS * PAIR_STRIDE, PAIR_ROWS, pairs + i * PAIR_STRIDE, scales + i);
+        enum { parts = TK_WIDTH / PAIR_ROWS, part = PAIR_ROWS * PAIR_STRIDE };
+        for (int64_t i = 0; i < rows; i += PANEL) {
+            const int64_t columns = rows - i < PANEL ? rows - i : PANEL;
+            const void *from = tk_element(a, first + i, first_k);
+            int32_t *to = pairs + i * PAIR_STRIDE;
+            if (!a->is_rounded) {
+                pair_columns(from, a->column, columns, ks, parts, part, PAIR_ROWS, to, scales + i);
+            } else if (!HAS_SCALES) {
+                interleave_rows(from, a->column, columns, ks, parts, part, PAIR_ROWS, to);
+            } else {
+                for (int64_t k = 0; k < ks; k++)
+                    widen(tk_element(a, first + i, first_k + k), scratch + k * PANEL, columns);
+                pair_columns(scratch, PANEL, columns, ks, parts, part, PAIR_ROWS, to, scales + i);
+            }
+        }
         return (left_pairs){pairs, 1, PAIR_ROWS * PAIR_STRIDE, PAIR_ROWS};
     }
     const float *from = scratch;

@@ -42,13 +42,18 @@ typedef struct {
 } left_rows;
 
 /// Rows of an operand that lies by columns, as groups of [k][ROWS], zeros beyond the last row.
-TK_INLINE void pack_columns(const float *source, int64_t column, int64_t rows, int64_t ks, float *out) {
+TK_INLINE void pack_columns(const tk_operand *a, int64_t first, int64_t rows, int64_t first_k, int64_t ks, float *out) {
     enum { ahead = 12 };                            // the next rows of k lie too far apart for the processor to guess
     const int64_t whole = rows / ROWS * ROWS;
     for (int64_t k = 0; k < ks; k++) {
-        const float *line = source + k * column;
-        if (k + ahead < ks)
-            for (int64_t i = 0; i < rows; i += 16) __builtin_prefetch(line + ahead * column + i);
+        float widened_line[TK_LEFT_ROWS];
+        const float *line = tk_element(a, first, first_k + k);
+        if (a->is_rounded) {
+            widen((const uint16_t *)(const void *)line, widened_line, rows);
+            line = widened_line;
+        } else if (k + ahead < ks) {
+            for (int64_t i = 0; i < rows; i += 16) __builtin_prefetch(line + ahead * a->column + i);
+        }
         for (int64_t i = 0; i < whole; i += ROWS)
             memcpy(out + i * LEFT_STRIDE + k * ROWS, line + i, sizeof(float[ROWS]));
         if (whole == rows) continue;
@@ -64,7 +69,7 @@ static left_rows rows_of(const tk_operand *a, int64_t first, int64_t rows, int64
         return (left_rows){a->data + first * a->row + first_k, a->row, ROWS * a->row, 1};
     left_rows left = {copy, LEFT_STRIDE, ROWS * LEFT_STRIDE, 1};
     if (lies_by_columns(a)) {
-        pack_columns(a->data + first + first_k * a->column, a->column, rows, ks, copy);
+        pack_columns(a, first, rows, first_k, ks, copy);
         left.row = 1;
         left.step = ROWS;
     } else {

@@ -43,7 +43,7 @@ TK_INLINE bool copy_pairs(const tk_operand *b, int64_t j, int64_t width, int64_t
             const int64_t columns = width - c < TILE ? width - c : TILE;
             const void *from = tk_element(b, first_k + k, j + c);
             float *tile = out + c * TILE;
-            if (lies_by_rows) interleave_rows(from, b->row, columns, TILE, depth, (int32_t *)tile);
+            if (lies_by_rows) interleave_rows(from, b->row, columns, depth, 1, TILE, TILE, (int32_t *)tile);
             else pack_transposed(from, b->column / 2, columns, TILE, depth / 2, tile);
         }
     }
@@ -89,18 +89,21 @@ TK_INLINE void round_rows(const int parts, const float *from, int64_t row, int64
 }
 
 /// `count` lanes of 16 rows of a left operand for one k.
-TK_INLINE vfloat load_column(const float *source, int64_t column, int64_t k, int64_t ks, int64_t count) {
-    return k < ks ? load_up_to(source + k * column, count) : (vfloat)0.0f;
+TK_INLINE vfloat load_column(const bool is_rounded, const void *source, int64_t column, int64_t k, int64_t ks,
+                             int64_t count) {
+    if (k >= ks) return (vfloat)0.0f;
+    if (is_rounded) return floats_of(load_halves_up_to((const uint16_t *)source + k * column, count));
+    return load_up_to((const float *)source + k * column, count);
 }
 
-/// A tile's rows of bfloat16 from floats that lie by columns: pairs of k move as one.
-TK_INLINE void transpose_tile(const int parts, const float *source, int64_t column, int64_t count, int64_t ks,
-                              uint16_t *to) {
+/// A tile's rows of bfloat16 from numbers that lie by columns: pairs of k move as one.
+TK_INLINE void transpose_tile(const int parts, const bool is_rounded, const void *source, int64_t column,
+                              int64_t count, int64_t ks, uint16_t *to) {
     vfloat low[TILE], high[TILE], pairs[TILE];
 #pragma clang loop unroll(full)
     for (int p = 0; p < TILE; p++) {
-        low[p] = load_column(source, column, 2 * p, ks, count);
-        high[p] = load_column(source, column, 2 * p + 1, ks, count);
+        low[p] = load_column(is_rounded, source, column, 2 * p, ks, count);
+        high[p] = load_column(is_rounded, source, column, 2 * p + 1, ks, count);
     }
     for (int part = 0; part < parts; part++, to += ROWS * LEFT_STRIDE) {
 #pragma clang loop unroll(full)
@@ -117,18 +120,19 @@ TK_INLINE void transpose_tile(const int parts, const float *source, int64_t colu
 }
 
 /// The same rows as round_rows, from an operand that lies by columns.
-TK_INLINE void transpose_rows(const int parts, const tk_operand *a, int64_t first, int64_t rows, int64_t first_k,
-                              int64_t ks, uint16_t *to) {
+TK_INLINE void transpose_rows(const int parts, const bool is_rounded, const tk_operand *a, int64_t first, int64_t rows,
+                              int64_t first_k, int64_t ks, uint16_t *to) {
     for (int64_t k = 0; k < ks; k += K_STEP)
         for (int64_t i = 0; i < rows; i += TILE) {
-            const float *source = tk_element(a, first + i, first_k + k);
+            const void *source = tk_element(a, first + i, first_k + k);
             const int64_t count = rows - i, depth = ks - k;
             uint16_t *tile = to + i * LEFT_STRIDE + k;
             // The next columns lie too far apart for the processor to guess.
             for (int64_t ahead = K_STEP; ahead < 2 * K_STEP && ahead < depth; ahead++)
-                __builtin_prefetch(source + ahead * a->column);
-            if (count >= TILE && depth >= K_STEP) transpose_tile(parts, source, a->column, TILE, K_STEP, tile);
-            else transpose_tile(parts, source, a->column, count, depth, tile);
+                __builtin_prefetch((const char *)source + tk_bytes(is_rounded, ahead * a->column));
+            if (count >= TILE && depth >= K_STEP)
+                transpose_tile(parts, is_rounded, source, a->column, TILE, K_STEP, tile);
+            else transpose_tile(parts, is_rounded, source, a->column, count, depth, tile);
         }
 }
 
@@ -162,7 +166,8 @@ TK_INLINE left_rows left_of(const int parts, const tk_operand *a, int64_t first,
     } else if (!a->patches && !a->is_rounded && a->column == 1) {
         round_rows(parts, tk_element(a, first, first_k), a->row, rows, ks, rounded);
     } else if (lies_by_columns(a)) {
-        transpose_rows(parts, a, first, rows, first_k, ks, rounded);
+        if (a->is_rounded) transpose_rows(parts, true, a, first, rows, first_k, ks, rounded);
+        else transpose_rows(parts, false, a, first, rows, first_k, ks, rounded);
     } else {
         pack_rows(a, first, rows, first_k, ks, scratch);
         round_rows(parts, scratch, LEFT_STRIDE, rows, ks, rounded);

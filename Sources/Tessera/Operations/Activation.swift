@@ -56,14 +56,18 @@ extension Activation {
 
     /// The gradient at the activation's input `x`, and its sums over all axes but the last: the gradient of a bias that was
     /// added to x.
-    func backward(_ gradient: Tensor, _ x: Tensor, sumsColumns: Bool) -> (gradient: Tensor, sums: Tensor?) {
-        let result = Tensor(uninitialized: x.shape)
+    /// - Parameter rounds: whether the gradient is held in bfloat16
+    func backward(
+        _ gradient: Tensor, _ x: Tensor, sumsColumns: Bool, rounds: Bool = false
+    ) -> (gradient: Tensor, sums: Tensor?) {
+        let result = rounds ? Tensor(uninitializedRounded: x.shape) : Tensor(uninitialized: x.shape)
         let columns = x.rank > 0 ? x.shape[-1] : 1
         let sums = sumsColumns ? Tensor(uninitialized: [columns]) : nil
         withExtendedLifetime((gradient, x, result, sums)) {
+            let (g, x) = (gradient.operand, x.operand)
             tk_activation_backward(
-                gradient.pointer, x.halves == nil ? x.pointer : nil, x.halves, kernel, result.mutablePointer,
-                sums?.mutablePointer, Int64(x.count / max(1, columns)), Int64(columns))
+                g.pointer, g.isRounded, x.pointer, x.isRounded, kernel, result.target.pointer, rounds,
+                sums?.mutablePointer, Int64(result.count / max(1, columns)), Int64(columns))
         }
         return (result, sums)
     }

@@ -116,14 +116,23 @@ package struct Attention: Operation {
         let inputs = Array(context.saved.dropLast())
         var a = kernel(inputs, context.gradient.shape)
         a.log_sum_exp = context.saved.last!.mutablePointer
-        let gradients = inputs.map { Tensor(uninitialized: $0.shape) }
+        let operands = hasBias ? inputs.count - 1 : inputs.count
+        let areRounded = context.rounded.prefix(operands).allSatisfy { $0 }
+        let gradients = inputs.enumerated().map { place, input in
+            areRounded && place < operands
+                ? Tensor(uninitializedRounded: input.shape) : Tensor(uninitialized: input.shape)
+        }
         let wantsBias = hasBias && context.wanted.last!
         withExtendedLifetime((context, gradients)) {
-            let q = gradients[0].mutablePointer
-            let packed = isPacked ? heads * Int(a.head_size) : 0
+            let q = gradients[0].target.pointer
+            let part = (areRounded ? 2 : 4) * heads * Int(a.head_size)
+            func gradient(_ place: Int) -> UnsafeMutablePointer<Float> {
+                guard isPacked else { return gradients[place].target.pointer }
+                return (UnsafeMutableRawPointer(q) + place * part).assumingMemoryBound(to: Float.self)
+            }
+            let (pointer, isRounded) = context.gradient.operand
             tk_attention_backward(
-                &a, context.gradient.pointer, q, isPacked ? q + packed : gradients[1].mutablePointer,
-                isPacked ? q + 2 * packed : gradients[2].mutablePointer,
+                &a, pointer, isRounded, q, gradient(1), gradient(2), areRounded,
                 wantsBias ? gradients.last!.mutablePointer : nil)
         }
         return zip(gradients, context.wanted).map { $1 ? $0 : nil }

@@ -66,7 +66,8 @@ package struct LinearOperation: RecomputableOperation {
         var biasGradient: Tensor?
         let wantsBias = hasBias && context.wanted[2]
         if activation != .identity {
-            (gradient, biasGradient) = activation.backward(gradient, context.saved[2], sumsColumns: wantsBias)
+            (gradient, biasGradient) = activation.backward(
+                gradient, context.saved[2], sumsColumns: wantsBias, rounds: precision == .bfloat16)
         } else if wantsBias {
             biasGradient =
                 context.wanted[1] && channels > 0
@@ -74,7 +75,8 @@ package struct LinearOperation: RecomputableOperation {
         }
         var results: [Tensor?] = [nil, nil]
         if context.wanted[0] {
-            results[0] = Tensor(uninitialized: x.shape)
+            let isRounded = context.rounded[0]
+            results[0] = isRounded ? Tensor(uninitializedRounded: x.shape) : Tensor(uninitialized: x.shape)
             multiply(
                 gradient, (outputs, 1), weight, (channels, 1), results[0]!, rows, channels, outputs, precision)
         }
@@ -136,7 +138,7 @@ func multiply(
     (product.a_row, product.a_column) = (Int64(aStrides.0), Int64(aStrides.1))
     (product.b, product.b_is_rounded) = b.operand
     (product.b_row, product.b_column) = (Int64(bStrides.0), Int64(bStrides.1))
-    product.c = c.mutablePointer
+    (product.c, product.c_is_rounded) = c.target
     product.c_row = Int64(n)
     product.row_sums = rowSums?.mutablePointer
     withExtendedLifetime((a, b, c, rowSums)) { tk_multiply(&product) }
