@@ -152,12 +152,20 @@ static const struct tk_products *int16_products(void) {
     }
 }
 
+static const struct tk_products *int8_products(void) {
+#if defined(__x86_64__)
+    if (tk_has_vnni()) return has_conversion() ? &tk_products_bytes_bfloat16 : &tk_products_bytes;
+#endif
+    return int16_products();
+}
+
 bool tk_uses_tiles(tk_precision precision) {
-    return precision != TK_FLOAT32 && precision != TK_INT16 && (emulates_tiles || tk_current_level() == TK_AMX);
+    return precision != TK_FLOAT32 && precision < TK_INT16 && (emulates_tiles || tk_current_level() == TK_AMX);
 }
 
 const struct tk_products *tk_products(tk_precision precision) {
     if (precision == TK_INT16) return int16_products();
+    if (precision == TK_INT8) return int8_products();
     if (tk_uses_tiles(precision) && emulates_tiles) return &tk_products_emulated_tiles[precision - TK_BFLOAT16];
     switch (tk_current_level()) {
 #if defined(__x86_64__)
@@ -170,6 +178,8 @@ const struct tk_products *tk_products(tk_precision precision) {
     default: return &tk_products_portable;
     }
 }
+
+bool tk_has_fast_int8(void) { return tk_has_vnni() && !tk_uses_tiles(TK_BFLOAT16); }
 
 tk_precision tk_float32_grade(void) {
     return emulates_tiles || tk_current_level() == TK_AMX ? TK_SPLIT6 : TK_FLOAT32;

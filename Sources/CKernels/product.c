@@ -163,7 +163,7 @@ static void divide(job *j, int64_t batch) {
     if (splits) {
         // Every row task packs its part of b, which for codes is more work and for tiles more of it; patches are too
         // expensive for that.
-        const bool packs_long = t->precision == TK_INT16 || tk_uses_tiles(t->precision);
+        const bool packs_long = t->precision >= TK_INT16 || tk_uses_tiles(t->precision);
         const int64_t most = packs_long ? MORE_SPLIT_ROWS : MOST_SPLIT_ROWS;
         row_tasks = t->b.patches ? 1 : quotient_up(t->m, most);
     } else {

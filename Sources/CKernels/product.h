@@ -88,6 +88,7 @@ extern const struct tk_products tk_products_portable, tk_products_avx2, tk_produ
 extern const struct tk_products tk_products_int16_portable, tk_products_int16_avx2, tk_products_int16_avx512,
     tk_products_int16_vnni;
 extern const struct tk_products tk_products_bfloat16;
+extern const struct tk_products tk_products_bytes, tk_products_bytes_bfloat16;
 /// For TK_BFLOAT16, TK_SPLIT3 and TK_SPLIT6.
 extern const struct tk_products tk_products_tiles[3], tk_products_emulated_tiles[3];
 

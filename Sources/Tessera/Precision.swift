@@ -15,6 +15,12 @@ public enum Precision: String, Codable, Sendable, CaseIterable {
     /// far above all others; with VNNI up to 1.7 times as fast as float32. After Das et al., "Mixed Precision Training of
     /// Convolutional Neural Networks using Integer Operations", 2018.
     case int16
+    /// For training, after SwitchBack (Wortsman et al., "Stable and low-precision training for large-scale vision-language
+    /// models", 2023): linear layers multiply 8-bit codes forward and for the gradients of their inputs; the gradients of
+    /// their weights, which add up over all tokens, and all other products are in ``wide``. Each row of the left operand
+    /// and each column of the right one has a scale of its own for every 512 inner values. With VNNI codes are multiplied
+    /// twice as fast as ``wide``; without it, or with tiles, this is ``fastest``.
+    case switchback
 
     /// What products use where nothing else is said.
     @TaskLocal public static var current: Precision = .float32
@@ -31,12 +37,19 @@ public enum Precision: String, Codable, Sendable, CaseIterable {
     /// it, `int16` with VNNI, otherwise `float32`.
     public static var fastest: Precision { tk_has_bfloat16() ? .bfloat16 : tk_has_vnni() ? .int16 : .float32 }
 
+    /// That of products other than a linear layer's forward and for the gradient of its input.
+    package var wide: Precision { self == .switchback ? .fastest : self }
+
+    /// Whether what only products read is held in bfloat16.
+    package var holdsRounded: Bool { wide == .bfloat16 }
+
     package var kernel: tk_precision {
         switch self {
         case .float32: tk_float32_grade()
         case .float32x3: TK_SPLIT3
         case .bfloat16: TK_BFLOAT16
         case .int16: TK_INT16
+        case .switchback: tk_has_fast_int8() ? TK_INT8 : wide.kernel
         }
     }
 }

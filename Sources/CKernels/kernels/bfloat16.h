@@ -1,32 +1,32 @@
 // Products of pairs of bfloat16 numbers where the processor multiplies those on vectors, but has no tiles.
 #include "panels.h"
 
-typedef vfloat pair_sums;
+typedef vfloat group_sums;
 
 enum {
-    HAS_SCALES = false,
-    PACKED_STEP = 16,                       // pairs
+    GROUP = 2, HAS_SCALES = false, HAS_OFFSETS = false,
 };
 
-TK_INLINE vfloat as_floats(pair_sums sums) { return sums; }
+TK_INLINE vfloat as_floats(group_sums sums) { return sums; }
 
-TK_INLINE vfloat dot_pairs(vfloat sums, vint a, vint b) {
+TK_INLINE vfloat dot_groups(vfloat sums, vint a, vint b) {
     return (vfloat)_mm512_dpbf16_ps((__m512)sums, (__m512bh)a, (__m512bh)b);
 }
 
 /// The nearest bfloat16 numbers of both vectors, ties to even: first those of `low`.
 TK_INLINE __m512i rounded(vfloat low, vfloat high) { return (__m512i)_mm512_cvtne2ps_pbh((__m512)high, (__m512)low); }
 
-/// `ks` neighbouring floats as bfloat16, with zeros up to a whole vector. `later` are to be fetched. There is no scale.
-TK_INLINE float pair_row(const float *from, const float *later, int64_t ks, int32_t *pairs) {
+/// `ks` neighbouring numbers as bfloat16, with zeros up to a whole vector. `later` are to be fetched. There is no scale.
+TK_INLINE float group_row(const bool are_rounded, const void *from, const void *later, int64_t ks, int32_t *pairs) {
     int64_t k = 0;
     for (; k + 2 * TK_WIDTH <= ks; k += 2 * TK_WIDTH) {
-        __builtin_prefetch(later + k);
-        __builtin_prefetch(later + k + TK_WIDTH);
-        _mm512_storeu_si512(pairs + k / 2, rounded(load(from + k), load(from + k + TK_WIDTH)));
+        __builtin_prefetch((const float *)later + k);
+        __builtin_prefetch((const float *)later + k + TK_WIDTH);
+        _mm512_storeu_si512(pairs + k / 2, rounded(load_number(are_rounded, from, k, TK_WIDTH),
+                                                   load_number(are_rounded, from, k + TK_WIDTH, TK_WIDTH)));
     }
     for (; k < ks; k += TK_WIDTH) {
-        const __m512i halves = rounded(load_up_to(from + k, ks - k), (vfloat)0.0f);
+        const __m512i halves = rounded(load_number(are_rounded, from, k, ks - k), (vfloat)0.0f);
         _mm256_storeu_si256((__m256i *)(pairs + k / 2), _mm512_castsi512_si256(halves));
     }
     return 1;
@@ -52,7 +52,7 @@ TK_INLINE void pair_two_rows(const float *first, const float *second, int64_t co
 
 /// At most PANEL columns of `ks` rows that lie `row` apart as bfloat16: pairs of rows as lines of whole vectors, zeros
 /// beyond the last column and row. Each vector goes to `parts` places, which lie `part` apart: its neighbours follow.
-TK_INLINE void pair_columns(const float *from, int64_t row, int64_t columns, int64_t ks, const int parts, int64_t part,
+TK_INLINE void group_columns(const float *from, int64_t row, int64_t columns, int64_t ks, const int parts, int64_t part,
                             int64_t line, int32_t *to, float *scales) {
     (void)scales;
     enum { ahead = 12, cache_line = 16 };   // rows lie too far apart for the processor to guess the next
@@ -67,28 +67,8 @@ TK_INLINE void pair_columns(const float *from, int64_t row, int64_t columns, int
     }
 }
 
-/// Whether rows of a left operand are pairs as they lie.
-TK_INLINE bool are_pairs(const tk_operand *a, int64_t first_k, int64_t ks) {
-    return a->is_rounded && a->column == 1 && (a->row | first_k) % 2 == 0 && is_aligned(a)
-        && (ks % 2 == 0 || a->ends_in_zeros);
-}
-
-/// A panel of a right operand of bfloat16 numbers; false if they lie otherwise.
-TK_INLINE bool pack_rounded_panel(const tk_operand *b, int64_t j, int64_t columns, int64_t width, int64_t first_k,
-                                  int64_t ks, float *out) {
-    if (b->column == 1) {
-        interleave_rows(tk_element(b, first_k, j), b->row, columns, ks, 1, TK_WIDTH, width, (int32_t *)out);
-        return true;
-    }
-    if (b->row != 1 || (b->column | first_k | ks) % 2 != 0 || !is_aligned(b)) return false;
-    if (columns < width) fill_zero(out, width * pair_count(ks));
-    // Each column is a row of pairs, which move as floats do.
-    pack_transposed(tk_element(b, first_k, j), b->column / 2, columns, width, pair_count(ks), out);
-    return true;
-}
-
-#include "pairs.h"
+#include "groups.h"
 
 const struct tk_products TK_KERNEL(tk_products) = {
-    TK_KERNEL(product_block_pairs), TK_KERNEL(pack_right_pairs), TK_KERNEL(packed_pairs_size),
+    TK_KERNEL(product_block_groups), TK_KERNEL(pack_right_groups), TK_KERNEL(packed_groups_size),
 };

@@ -1,10 +1,5 @@
 // Gradients of activations and of layer normalisation, by rows of floats or of bfloat16 numbers.
 
-TK_INLINE vfloat load_number(const bool is_rounded, const void *from, int64_t i, int64_t lanes) {
-    if (is_rounded) return floats_of(load_halves_up_to((const uint16_t *)from + i, lanes));
-    return load_lanes((const float *)from + i, lanes);
-}
-
 TK_INLINE vfloats load_numbers(const bool are_rounded, const void *from, int64_t i) {
     vparts p;
     for (int j = 0; j < TK_TOGETHER; j++) p.part[j] = load_number(are_rounded, from, i + j * TK_WIDTH, TK_WIDTH);

@@ -11,9 +11,6 @@ enum {
     LEFT_STRIDE = TK_K_BLOCK + 16,      // between copied rows; a power of two would put them all into one cache set
 };
 
-/// Pairs that two 16-bit numbers of neighbouring k make.
-TK_INLINE int64_t pair_count(int64_t ks) { return (ks + 1) / 2; }
-
 /// The columns of the panel that begins at column j: whole vectors of them.
 TK_INLINE int64_t panel_width(int64_t n, int64_t j) {
     return n - j < PANEL ? (n - j + TK_WIDTH - 1) / TK_WIDTH * TK_WIDTH : PANEL;

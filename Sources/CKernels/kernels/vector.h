@@ -204,6 +204,12 @@ TK_INLINE void store_lanes(float *p, vfloat v, int64_t lanes) {
     else store_first(p, v, lanes);
 }
 
+/// Of floats or bfloat16 numbers, from the i-th on.
+TK_INLINE vfloat load_number(const bool is_rounded, const void *from, int64_t i, int64_t lanes) {
+    if (is_rounded) return floats_of(load_halves_up_to((const uint16_t *)from + i, lanes));
+    return load_up_to((const float *)from + i, lanes);
+}
+
 /// sin(x + quarters * pi / 2) for |x| up to 2^13. x is some quarters of the circle and a rest r of at most an eighth, whose
 /// sine or cosine follows from its series.
 TK_INLINE vfloat vsine(vfloat x, int quarters) {

@@ -75,7 +75,7 @@ package struct Attention: Operation {
         a.scale = scale
         a.dropout = dropout
         a.seed = seed
-        a.precision = precision.kernel
+        a.precision = precision.wide.kernel
         return a
     }
 
@@ -98,7 +98,7 @@ package struct Attention: Operation {
     }
 
     package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
-        let rounds = isForProducts && precision == .bfloat16
+        let rounds = isForProducts && precision.holdsRounded
         let output = rounds ? Tensor(uninitializedRounded: shape) : Tensor(uninitialized: shape)
         var a = kernel(inputs, shape)
         (a.out, a.out_is_rounded) = output.target
@@ -107,7 +107,7 @@ package struct Attention: Operation {
         withExtendedLifetime((inputs, output, logSumExp)) { tk_attention_forward(&a) }
         if let logSumExp {
             saved.tensors = inputs + [logSumExp]
-            saved.operands = precision == .bfloat16 ? 0..<(isPacked ? 1 : 3) : 0..<0
+            saved.operands = precision.holdsRounded ? 0..<(isPacked ? 1 : 3) : 0..<0
         }
         return output
     }

@@ -39,7 +39,7 @@ package struct Convolution: RecomputableOperation {
         (c.pad_top, c.pad_left) = (Int64(padding.top), Int64(padding.left))
         (c.dilation_height, c.dilation_width) = (Int64(dilation.height), Int64(dilation.width))
         c.groups = Int64(groups)
-        c.precision = precision.kernel
+        c.precision = precision.wide.kernel
         return c
     }
 

@@ -29,7 +29,7 @@ package struct LayerNormalization: RecomputableOperation {
     }
 
     private func compute(_ inputs: [Tensor], _ statistics: Tensor?) -> Tensor {
-        let x = inputs[0], isRounded = isForProducts && precision == .bfloat16
+        let x = inputs[0], isRounded = isForProducts && precision.holdsRounded
         let output = isRounded ? Tensor(uninitializedRounded: x.shape) : Tensor(uninitialized: x.shape)
         let columns = x.shape[-1]
         let rows = x.count / max(1, columns)

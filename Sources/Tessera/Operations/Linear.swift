@@ -23,7 +23,7 @@ package struct LinearOperation: RecomputableOperation {
     package func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
         let (x, weight) = (inputs[0], inputs[1])
         let (outputs, channels) = (weight.shape[0], weight.shape[1])
-        let isRounded = isForProducts && precision == .bfloat16
+        let isRounded = isForProducts && precision.holdsRounded
         let output = isRounded ? Tensor(uninitializedRounded: shape) : Tensor(uninitialized: shape)
         let keepsPreactivation = saved.isNeeded && activation != .identity
         let preactivation = keepsPreactivation && !roundsPreactivation ? Tensor(uninitialized: shape) : nil
@@ -44,13 +44,13 @@ package struct LinearOperation: RecomputableOperation {
         withExtendedLifetime((inputs, output, preactivation, rounded)) { tk_multiply(&product) }
         if saved.isNeeded {
             saved.tensors = [x, weight] + [preactivation, rounded].compactMap { $0 }
-            saved.operands = precision == .bfloat16 ? 0..<1 : 0..<0
+            saved.operands = precision.holdsRounded ? 0..<1 : 0..<0
         }
         return output
     }
 
     /// Its derivative is then computed from the rounded value, as in other implementations of bfloat16.
-    private var roundsPreactivation: Bool { precision == .bfloat16 }
+    private var roundsPreactivation: Bool { precision.holdsRounded }
 
     package var isRecomputable: Bool { activation != .identity && !hasResidual }
 
@@ -67,7 +67,7 @@ package struct LinearOperation: RecomputableOperation {
         let wantsBias = hasBias && context.wanted[2]
         if activation != .identity {
             (gradient, biasGradient) = activation.backward(
-                gradient, context.saved[2], sumsColumns: wantsBias, rounds: precision == .bfloat16)
+                gradient, context.saved[2], sumsColumns: wantsBias, rounds: precision.holdsRounded)
         } else if wantsBias {
             biasGradient =
                 context.wanted[1] && channels > 0
@@ -84,7 +84,7 @@ package struct LinearOperation: RecomputableOperation {
             results[1] = Tensor(uninitialized: weight.shape)
             // The product reads the whole gradient in any case, and sums its columns on the way.
             multiply(
-                gradient, (1, outputs), x, (channels, 1), results[1]!, outputs, channels, rows, precision,
+                gradient, (1, outputs), x, (channels, 1), results[1]!, outputs, channels, rows, precision.wide,
                 rowSums: activation == .identity ? biasGradient : nil)
         }
         if hasBias { results.append(biasGradient) }

@@ -30,7 +30,7 @@ package struct MatrixProduct: Operation {
     /// The product without its operands.
     package func kernel(_ inputs: [Shape]) -> tk_product {
         let e = extents(inputs)
-        var product = tk_product(rows: e.m, e.n, e.k, precision)
+        var product = tk_product(rows: e.m, e.n, e.k, precision.wide)
         product.batch = Int64(max(e.left, e.right))
         (product.a_row, product.a_column) = transposesLeft ? (1, Int64(e.m)) : (Int64(e.k), 1)
         product.a_batch = e.left == 1 ? 0 : Int64(e.m * e.k)
@@ -51,7 +51,7 @@ package struct MatrixProduct: Operation {
         withExtendedLifetime((inputs, output)) { tk_multiply(&product) }
         if saved.isNeeded {
             saved.tensors = [a, b]
-            saved.operands = precision == .bfloat16 ? 0..<2 : 0..<0
+            saved.operands = precision.holdsRounded ? 0..<2 : 0..<0
         }
         return output
     }
