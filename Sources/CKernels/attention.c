@@ -156,13 +156,8 @@ static void forward_block(const view *v, float *s) {
     t.c_row = a->out_is_rounded ? a->value_size : a->out_strides.row;
     tk_products(a->precision)->product_block(&t, v->scratch);
     // Dividing the result by the sums, not the weights: there are fewer channels than keys.
-    for (int64_t i = 0; i < v->count; i++) {
-        float *out = t.c + i * t.c_row;
-        const float inverse = 1 / sums[i];
-        tk_kernels()->binary_range(TK_MULTIPLY, out, 1, &inverse, 0, out, a->value_size);
-        if (a->out_is_rounded)
-            tk_kernels()->round_operand(out, (uint16_t *)(void *)a->out + place + i * a->out_strides.row, a->value_size);
-    }
+    void *out = (char *)a->out + tk_bytes(a->out_is_rounded, place);
+    tk_kernels()->divide_rows(t.c, t.c_row, v->count, a->value_size, sums, out, a->out_is_rounded, a->out_strides.row);
 }
 
 static const float *pack_keys(const tk_attention *a, int64_t image, int64_t head, float **next) {
@@ -294,8 +289,8 @@ static void sum_over_queries(const view *v, const float *s, tk_operand b, int64_
 
 /// Sums of all keys to where bfloat16 numbers are wanted.
 static void round_sums(const tk_attention *a, token_sums sums, float *gradient, int64_t first, int64_t row) {
-    for (int64_t i = 0; i < a->keys; i++)
-        tk_kernels()->round_operand(sums.sums + i * sums.row, (uint16_t *)(void *)gradient + first + i * row, sums.row);
+    uint16_t *to = (uint16_t *)(void *)gradient + first;
+    tk_kernels()->divide_rows(sums.sums, sums.row, a->keys, sums.row, NULL, to, true, row);
 }
 
 /// Gradients of one image and head: query blocks in order, so that sums over queries have one order.

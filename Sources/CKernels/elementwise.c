@@ -22,14 +22,12 @@ static void activate_piece(void *context, int64_t piece, int worker) {
     (void)worker;
     const conversion_job *j = context;
     const int64_t start = piece * PIECE, count = least(PIECE, j->count - start);
-    if (!j->from) {
-        tk_kernels()->activate_range(j->x + start, j->y + start, count, j->activation);
+    if (j->to) {
+        tk_kernels()->activate_rounded_range(j->from + start, j->to + start, count, j->activation);
         return;
     }
-    float *y = j->to ? tk_scratch(count) : j->y + start;
-    tk_kernels()->widen_range(j->from + start, y, count);
-    tk_kernels()->activate_range(y, y, count, j->activation);
-    if (j->to) tk_kernels()->round_operand(y, j->to + start, count);
+    if (j->from) tk_kernels()->widen_range(j->from + start, j->y + start, count);
+    tk_kernels()->activate_range(j->from ? j->y + start : j->x + start, j->y + start, count, j->activation);
 }
 
 void tk_activate(const float *x, float *y, int64_t count, tk_activation activation) {

@@ -54,9 +54,10 @@ struct BenchCommand: Verb {
     @Option(
         help: """
             Arithmetic of matrix products: float32, bfloat16, int16 with errors below bfloat16's, float32x3 with errors \
-            of 1e-5 where there are tiles, fastest, the one of the first three that suits the processor, or int8, a plan \
-            in 8-bit codes with ranges of the random input (default: the faster of the first two for training, else \
-            float32).
+            of 1e-5 where there are tiles, fastest, the one of the first three that suits the processor, switchback, a \
+            training step whose linear layers multiply 8-bit codes forward and for the gradients of their inputs, or \
+            int8, a plan in 8-bit codes with ranges of the random input (default: the faster of the first two for \
+            training, else float32).
             """)
     var precision: BenchPrecision?
 

@@ -25,7 +25,8 @@ struct ComputeOptions: ParsableArguments {
     @Option(
         help: """
             Arithmetic of matrix products: float32, bfloat16, int16 with errors below bfloat16's, float32x3 with errors \
-            of 1e-5 where there are tiles, or fastest, the one of the first three that suits the processor (default: the \
+            of 1e-5 where there are tiles, fastest, the one of the first three that suits the processor, or, for training, \
+            switchback, 8-bit codes for linear layers' forward products and the gradients of their inputs (default: the \
             faster of the first two for training, else float32).
             """)
     var precision: Precision?

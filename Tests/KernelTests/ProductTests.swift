@@ -22,6 +22,7 @@ private struct ProductCase {
         switch precision {
         case TK_BFLOAT16: values.map { Double(roundedToBFloat16($0)) }
         case TK_INT16: coded(values)
+        case TK_INT8: tk_has_vnni() ? coded(values, upTo: 127) : coded(values)
         default: values.map(Double.init)
         }
     }
@@ -118,12 +119,12 @@ private struct ProductCase {
 }
 
 /// Values as codes times their scale, from the definition: by blocks of at most 512, whose greatest sum fits 32 bits.
-private func coded(_ values: [Float]) -> [Double] {
+private func coded(_ values: [Float], upTo limit: Double = 32767) -> [Double] {
     let blocks = (values.count + 511) / 512
     let length = blocks > 1 ? ((values.count + blocks - 1) / blocks + 31) / 32 * 32 : max(values.count, 1)
     return stride(from: 0, to: values.count, by: length).flatMap { first -> [Double] in
         let block = values[first..<min(first + length, values.count)]
-        let most = min(32767, (Double(Int32.max) / Double(block.count)).squareRoot().rounded(.down))
+        let most = min(limit, (Double(Int32.max) / Double(block.count)).squareRoot().rounded(.down))
         let greatest = block.reduce(0) { max($0, abs($1)) }
         guard greatest > 0 else { return block.map { _ in 0 } }
         let inverse = Float(most) / greatest
@@ -167,7 +168,7 @@ extension KernelTests {
                     (c.transposesA, c.transposesB, c.sharesB) = (random.flag(), random.flag(), random.flag())
                     c.strideBetweenColumns = random.element(of: [1, 1, 1, 2])
                     c.alpha = random.element(of: [1, 0.125])
-                    c.precision = random.element(of: [TK_FLOAT32, TK_BFLOAT16, TK_SPLIT3, TK_SPLIT6, TK_INT16])
+                    c.precision = random.element(of: [TK_FLOAT32, TK_BFLOAT16, TK_SPLIT3, TK_SPLIT6, TK_INT16, TK_INT8])
                     c.accumulates = random.integer(below: 4) == 0
                     if !c.accumulates {
                         (c.hasBias, c.hasResidual, c.keepsPreactivation) = (random.flag(), random.flag(), random.flag())
@@ -192,7 +193,9 @@ extension KernelTests {
         ])
         func sharedBetweenThreads(m: Int, n: Int, k: Int, batch: Int) {
             forEachLevel { level in
-                for precision in [TK_FLOAT32, TK_BFLOAT16, TK_SPLIT6, TK_INT16] {
+                for (precision, error) in [
+                    (TK_FLOAT32, 0.0), (TK_BFLOAT16, 0), (TK_SPLIT6, 0), (TK_INT16, 1e-3), (TK_INT8, 0.02),
+                ] {
                     for (transposesA, transposesB) in [(false, true), (true, false)] {
                         var c = ProductCase(m: m, n: n, k: k, batch: batch)
                         (c.transposesA, c.transposesB, c.precision) = (transposesA, transposesB, precision)
@@ -204,7 +207,7 @@ extension KernelTests {
                         // The scales of codes follow the ranges of k that long sums are divided into.
                         expectClose(
                             result, c.run(seed: 7).expected,
-                            tolerance: precision == TK_INT16 && k > 512 ? 1e-3 : 2e-6, "\(level) \(c)")
+                            tolerance: k > 512 ? max(error, 2e-6) : 2e-6, "\(level) \(c)")
                     }
                 }
             }
@@ -291,7 +294,7 @@ extension KernelTests {
             }
         }
 
-        @Test(arguments: [TK_BFLOAT16, TK_SPLIT3, TK_SPLIT6, TK_INT16].map(\.rawValue))
+        @Test(arguments: [TK_BFLOAT16, TK_SPLIT3, TK_SPLIT6, TK_INT16, TK_INT8].map(\.rawValue))
         func infinitiesAndNaNsStayVisible(precision: UInt32) {
             forEachLevel { _ in
                 let a: [Float] = [.nan, .infinity, 3.4e38, 1], b: [Float] = [1]

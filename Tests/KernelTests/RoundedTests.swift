@@ -40,7 +40,7 @@ extension KernelTests {
                 (transposesA, transposesB) = (random.integer(below: 4) == 0, random.integer(below: 2) == 0)
                 step = random.integer(below: 4) == 0 ? 2 : 1
                 activation = [TK_IDENTITY, TK_RELU, TK_GELU][random.integer(below: 3)]
-                precision = [TK_BFLOAT16, TK_BFLOAT16, TK_FLOAT32, TK_INT16][random.integer(below: 4)]
+                precision = [TK_BFLOAT16, TK_BFLOAT16, TK_FLOAT32, TK_INT16, TK_INT8][random.integer(below: 5)]
                 residual = random.integer(below: 3) == 0
             }
 
@@ -54,6 +54,7 @@ extension KernelTests {
                 (product.residual_row, product.residual_batch) = (product.c_row, product.c_batch)
                 (product.alpha, product.activation, product.precision) = (0.5, activation, precision)
                 (product.a_is_rounded, product.b_is_rounded, product.c_is_rounded) = rounds
+                var sums = [Float](repeating: 7, count: m + 1)
                 var c = [Float](repeating: 7, count: batch * m * n + 1)
                 var halves = [UInt16](repeating: 7, count: batch * m * n + 1)
                 let residual = [Float](repeating: 0.25, count: batch * m * n + 1)
@@ -68,15 +69,18 @@ extension KernelTests {
                                     residual.withUnsafeBufferPointer { residual in
                                         product.bias = bias.baseAddress
                                         product.residual = self.residual ? residual.baseAddress : nil
-                                        tk_multiply(&product)
+                                        sums.withUnsafeMutableBufferPointer {
+                                            product.row_sums = batch == 1 ? $0.baseAddress : nil
+                                            tk_multiply(&product)
+                                        }
                                     }
                                 }
                             }
                         }
                     }
                 }
-                #expect(c.last == 7 && halves.last == 7, "\(self) wrote behind its result")
-                return Array((rounds.c ? widened(halves) : c).dropLast())
+                #expect(c.last == 7 && halves.last == 7 && sums.last == 7, "\(self) wrote behind its result")
+                return Array((rounds.c ? widened(halves) : c).dropLast()) + (rounds.c ? [] : sums.dropLast())
             }
         }
 
@@ -89,9 +93,11 @@ extension KernelTests {
                 let bias = random.floats(c.n + 1)
                 let rounds = (a: random.integer(below: 4) > 0, b: random.integer(below: 3) > 0)
                 forEachLevel { level in
-                    let exact = c.run(a, b, bias, rounds: (false, false, false))
-                    let isSame = c.run(a, b, bias, rounds: (rounds.a, rounds.b, false)) == exact
+                    // With the sums of rows behind it.
+                    let floats = c.run(a, b, bias, rounds: (false, false, false))
+                    let isSame = c.run(a, b, bias, rounds: (rounds.a, rounds.b, false)) == floats
                     #expect(isSame, "\(level): \(rounds) \(c)")
+                    let exact = floats.dropLast(c.m)
                     let rounded = c.run(a, b, bias, rounds: (rounds.a, rounds.b, true))
                     if c.activation == TK_GELU {
                         let worst = zip(rounded, exact).map { abs($0 - $1) - abs($1) / 256 }.max() ?? 0
@@ -175,5 +181,132 @@ extension KernelTests {
                 #expect(isSame == [true, true, true], "\(level)")
             }
         }
+
+        /// The gradient of the output, and those of queries, keys and values, in bfloat16: what floats give, rounded.
+        @Test(arguments: [(2, 3, 197, 64, 64), (3, 4, 9, 7, 5), (1, 2, 600, 16, 8)])
+        func attentionGradients(batch: Int, heads: Int, tokens: Int, size: Int, valueSize: Int) {
+            var random = TestRandom(seed: 6)
+            let (row, valueRow) = (heads * size, heads * valueSize)
+            let q = random.floats(batch * tokens * row), k = random.floats(batch * tokens * row)
+            let v = random.floats(batch * tokens * valueRow)
+            let gradient = Numbers(batch * tokens * valueRow, &random)
+            func run(_ areRounded: Bool) -> [[Float]] {
+                var a = tk_attention()
+                (a.batch, a.heads, a.queries, a.keys) = (Int64(batch), Int64(heads), Int64(tokens), Int64(tokens))
+                (a.head_size, a.value_size) = (Int64(size), Int64(valueSize))
+                a.q_strides = tk_strides(row: Int64(row), head: Int64(size), batch: Int64(tokens * row))
+                a.k_strides = a.q_strides
+                a.v_strides = tk_strides(row: Int64(valueRow), head: Int64(valueSize), batch: Int64(tokens * valueRow))
+                a.out_strides = a.v_strides
+                (a.scale, a.precision) = (1 / Float(size).squareRoot(), TK_BFLOAT16)
+                var out = v, logSumExp = [Float](repeating: 0, count: batch * heads * tokens)
+                var (dq, dk, dv) = (q, k, v)
+                q.withUnsafeBufferPointer { q in
+                    k.withUnsafeBufferPointer { k in
+                        v.withUnsafeBufferPointer { v in
+                            out.withUnsafeMutableBufferPointer { out in
+                                logSumExp.withUnsafeMutableBufferPointer { logSumExp in
+                                    (a.q, a.k, a.v, a.out) = (
+                                        q.baseAddress, k.baseAddress, v.baseAddress, out.baseAddress
+                                    )
+                                    a.log_sum_exp = logSumExp.baseAddress
+                                    tk_attention_forward(&a)
+                                    gradient.withPointer(isRounded: areRounded) {
+                                        tk_attention_backward(
+                                            &a, $0, areRounded, &dq, &dk, &dv, areRounded, nil)
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+                return areRounded ? [dq, dk, dv].map(firstHalves) : [dq, dk, dv]
+            }
+            forEachLevel { level in
+                let isSame = run(true) == run(false).map { $0.map(roundedToBFloat16) }
+                #expect(isSame, "\(level)")
+            }
+        }
+
+        /// A norm's gradients from one in bfloat16 are those from the same numbers as floats.
+        @Test(arguments: [(37, 83), (4, 192), (1, 5)]) func normGradients(rows: Int, columns: Int) {
+            var random = TestRandom(seed: 7)
+            let gradient = Numbers(rows * columns, &random)
+            let (x, weight) = (random.floats(rows * columns), random.floats(columns))
+            let (mean, inverse) = (random.floats(rows), random.floats(rows))
+            func run(isRounded: Bool) -> [[Float]] {
+                var (dx, dw, db) = (x, weight, weight)
+                gradient.withPointer(isRounded: isRounded) {
+                    tk_layer_norm_backward(
+                        $0, isRounded, x, weight, mean, inverse, &dx, &dw, &db, Int64(rows), Int64(columns))
+                }
+                return [dx, dw, db]
+            }
+            forEachLevel { level in #expect(run(isRounded: true) == run(isRounded: false), "\(level)") }
+        }
+
+        /// The gradient of an activation in bfloat16, from numbers in either form.
+        @Test func activationGradients() {
+            let (rows, columns) = (21, 83)
+            var random = TestRandom(seed: 8)
+            let gradient = Numbers(rows * columns, &random), x = Numbers(rows * columns, &random)
+            func run(_ kind: tk_activation, _ rounds: (gradient: Bool, x: Bool, result: Bool)) -> [Float] {
+                var (result, sums) = (x.floats, [Float](repeating: 0, count: columns))
+                gradient.withPointer(isRounded: rounds.gradient) { gradient in
+                    x.withPointer(isRounded: rounds.x) { x in
+                        tk_activation_backward(
+                            gradient, rounds.gradient, x, rounds.x, kind, &result, rounds.result, &sums, Int64(rows),
+                            Int64(columns))
+                    }
+                }
+                return (rounds.result ? firstHalves(of: result) : result) + sums
+            }
+            forEachLevel { level in
+                for kind in activations {
+                    let floats = run(kind, (false, false, false)), all = run(kind, (true, true, true))
+                    let isSame = [(true, false), (false, true), (true, true)].allSatisfy {
+                        run(kind, ($0.0, $0.1, false)) == floats
+                    }
+                    #expect(isSame, "\(level), activation \(kind.rawValue)")
+                    let result = floats.dropLast(columns), sums = floats.suffix(columns)
+                    let rounded = run(kind, (false, true, true))
+                    #expect(rounded == result.map(roundedToBFloat16) + sums, "\(level), rounded \(kind.rawValue)")
+                    // Where all of it is in bfloat16, the slope of GELU is off by up to 0.0003.
+                    let slack: Float = kind == TK_GELU ? 3e-4 : 0
+                    let worst = zip(all, zip(floats, gradient.floats)).map { abs($0 - $1.0) - abs($1.0) / 256 - slack * abs($1.1) }
+                    #expect(worst.max()! <= 0, "\(level), all rounded \(kind.rawValue)")
+                    let isNear = zip(all.suffix(columns), sums).allSatisfy { abs($0 - $1) <= slack * Float(rows) + 1e-4 }
+                    #expect(isNear, "\(level), sums of \(kind.rawValue)")
+                }
+            }
+        }
+
+        /// The slope that only rounding follows, everywhere, against the one in double precision.
+        @Test func roughSlope() {
+            let x = (Array(stride(from: Float(-12), through: 12, by: 1 / 64)) + [-1e6, 1e6]).map(roundedToBFloat16)
+            let halves = x.map { UInt16($0.bitPattern >> 16) }
+            let ones = [UInt16](repeating: 0x3F80, count: x.count)
+            forEachLevel { level in
+                var result = [Float](repeating: 0, count: x.count)
+                ones.withUnsafeBytes { ones in
+                    halves.withUnsafeBytes { halves in
+                        tk_activation_backward(
+                            ones.baseAddress!.assumingMemoryBound(to: Float.self), true,
+                            halves.baseAddress!.assumingMemoryBound(to: Float.self), true, TK_GELU, &result, true, nil, 1,
+                            Int64(x.count))
+                    }
+                }
+                for (x, slope) in zip(x, firstHalves(of: result)) {
+                    let z = Double(x), density = exp(-z * z / 2) / (2 * Double.pi).squareRoot()
+                    let expected = 0.5 * erfc(-z / 2.0.squareRoot()) + (density > 0 ? z * density : 0)
+                    #expect(abs(Double(slope) - expected) <= abs(expected) / 256 + 3e-4, "\(level): \(x)")
+                }
+            }
+        }
     }
+}
+
+/// The bfloat16 numbers, as many as there are floats, that lie in the first half of their memory.
+func firstHalves(of values: [Float]) -> [Float] {
+    values.withUnsafeBytes { widened($0.bindMemory(to: UInt16.self).prefix(values.count)) }
 }

@@ -37,14 +37,14 @@ import Testing
         let missing = trainable.map(\.key).filter { exact[$0] == nil && $0.firstMatch(of: Self.unused) == nil }
         #expect(missing.isEmpty, "no gradient: \(missing)")
         let longest = exact.values.map(Self.norm).max() ?? 0
-        for (precision, bound) in [(Precision.bfloat16, 0.3), (.int16, 0.15)] {
+        for (precision, bound) in [(Precision.bfloat16, 0.3), (.int16, 0.15), (.switchback, 0.6)] {
             let rounded = gradients(precision)
             #expect(Set(exact.keys) == Set(rounded.keys))
             let errors = try exact.map { key, expected in
                 let error = try Self.norm(#require(rounded[key]) - expected)
                 return (key, error / (Self.norm(expected) + 0.1 * longest))
             }
-            // 0.19 and 0.10 in Hire-MLP, below 0.1 and 0.04 in all others.
+            // 0.19, 0.10 and 0.47 in Hire-MLP, below 0.1, 0.04 and 0.3 in all others.
             for (key, error) in errors { #expect(error <= bound, "\(precision) \(key): \(error)") }
             #expect(errors.contains { $0.1 > 0 }, "\(precision) is float32")
         }

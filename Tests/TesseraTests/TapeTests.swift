@@ -1,5 +1,22 @@
+import CKernels
 @testable import Tessera
 import Testing
+
+/// Passes a value on and notes whether it, and so its gradient, may be rounded.
+private final class Witness: Operation, @unchecked Sendable {
+    static let name = "witness"
+    var inputsWereRounded: [Bool] = []
+
+    func shape(_ inputs: [Shape]) -> Shape { inputs[0] }
+    func forward(_ inputs: [Tensor], _ shape: Shape, _ saved: inout Saved) -> Tensor {
+        saved.tensors = inputs
+        return inputs[0]
+    }
+    func backward(_ context: BackwardContext) -> [Tensor?] {
+        inputsWereRounded += context.rounded
+        return [context.gradient]
+    }
+}
 
 @Suite struct TapeTests {
     @Test func aValueUsedTwiceAddsItsGradients() throws {
@@ -121,6 +138,67 @@ import Testing
         }
         #expect(linear(x, weight: weight, isForProducts: true).halves == nil)
         #expect(layerNorm(x, weight: nil, bias: nil, epsilon: 1e-5, isForProducts: true).halves == nil)
+    }
+
+    /// What is held rounded has a rounded gradient, also where several products add theirs; nothing else changes much.
+    @Test func gradientsOfRoundedValuesAreRounded() throws {
+        var random = RandomGenerator(seed: 5)
+        func tensor(_ shape: Shape) -> Tensor {
+            Tensor((0..<shape.count).map { _ in random.uniform(-1, 1) }, shape)
+        }
+        let inputs = [[30, 16], [32, 16], [16, 32], [48, 16]].map { tensor($0) }, bias = tensor([32])
+        func gradients(isForProducts: Bool, seen: Witness) throws -> [Tensor] {
+            let leaves = (inputs + [bias]).map(Tape.leaf)
+            let (x, w1, w2, w3, b) = (leaves[0], leaves[1], leaves[2], leaves[3], leaves[4])
+            let tape = Tape()
+            let output = Precision.bfloat16.use {
+                tape.record {
+                    let normal = apply(
+                        seen, [layerNorm(x, weight: nil, bias: nil, epsilon: 1e-5, isForProducts: isForProducts)])
+                    let hidden = linear(
+                        normal, weight: w1, bias: b, activation: .gelu, isForProducts: isForProducts)
+                    let qkv = linear(normal, weight: w3, isForProducts: isForProducts)
+                    let mixed = attention(packed: qkv.reshaped([2, 15, 48]), heads: 2, isForProducts: isForProducts)
+                    return linear(hidden, weight: w2) + mixed.reshaped([30, 16])
+                }
+            }
+            let all = Precision.bfloat16.use { tape.gradients(of: output, cotangent: inputs[0]) }
+            return try leaves.map { try #require(all[$0]) }
+        }
+        let (rounded, floats) = (Witness(), Witness())
+        let expected = try gradients(isForProducts: false, seen: floats)
+        for (gradient, expected) in zip(try gradients(isForProducts: true, seen: rounded), expected) {
+            let greatest = expected.scalars.map(abs).max()!
+            let worst = zip(gradient.scalars, expected.scalars).map { abs($0 - $1) }.max()!
+            #expect(worst <= greatest / 64 && gradient.halves == nil)
+        }
+        #expect(rounded.inputsWereRounded == [true] && floats.inputsWereRounded == [false])
+    }
+
+    /// SwitchBack: 8-bit codes forward and for the gradient of the input, a weight's gradient as in 16 bits.
+    @Test func switchback() throws {
+        var random = RandomGenerator(seed: 6)
+        func tensor(_ shape: Shape) -> Tensor {
+            Tensor((0..<shape.count).map { _ in random.uniform(-1, 1) }, shape)
+        }
+        let (x, weight, cotangent) = (tensor([40, 96]), tensor([64, 96]), tensor([40, 64]))
+        func run(_ precision: Precision) throws -> [[Float]] {
+            let (x, weight) = (Tape.leaf(x), Tape.leaf(weight))
+            let tape = Tape()
+            let (output, gradients) = precision.use {
+                let output = tape.record { linear(x, weight: weight) }
+                return (output, tape.gradients(of: output, cotangent: cotangent))
+            }
+            return [output.scalars, try #require(gradients[x]).scalars, try #require(gradients[weight]).scalars]
+        }
+        let (codes, wide, exact) = (try run(.switchback), try run(.fastest), try run(.float32))
+        #expect(codes[2] == wide[2])
+        for place in 0..<2 {
+            let greatest = exact[place].map(abs).max()!
+            let worst = zip(codes[place], exact[place]).map { abs($0 - $1) }.max()!
+            #expect(worst <= 0.015 * greatest)
+            #expect((codes[place] == wide[place]) == !tk_has_fast_int8())
+        }
     }
 
     /// A tensor of another tape, which ends first: its values are kept, as nobody could compute them again.

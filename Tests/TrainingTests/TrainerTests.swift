@@ -101,7 +101,7 @@ struct Bars: BatchSource {
         return Double(right) / 64
     }
 
-    @Test(arguments: [Precision.float32, .bfloat16, .int16]) func learns(_ precision: Precision) throws {
+    @Test(arguments: [Precision.float32, .bfloat16, .int16, .switchback]) func learns(_ precision: Precision) throws {
         var options = Self.options
         options.precision = precision
         options.epochs = 8
@@ -127,13 +127,15 @@ struct Bars: BatchSource {
         #expect(results[0] != results[1] && results[0] != results[2] && results[1] != results[2])
     }
 
-    @Test func threadsDoNotChangeABit() throws {
+    @Test(arguments: [Precision.automatic, .switchback]) func threadsDoNotChangeABit(precision: Precision) throws {
+        var options = Self.options
+        options.precision = precision
         let before = Processor.threads
         defer { Processor.threads = before }
         var results: [[UInt32]] = []
         for threads in [1, 2, 5] {
             Processor.threads = threads
-            let trainer = try Self.trainer()
+            let trainer = try Self.trainer(options)
             _ = try trainer.run(evaluate: { (0, 0) }) { _ in }
             results.append(Self.weights(trainer))
         }

@@ -5,7 +5,8 @@
 /// y = activation(x).
 void tk_activate(const float *x, float *y, int64_t count, tk_activation activation);
 
-/// The same of bfloat16 numbers, to floats or, with y_is_rounded, to bfloat16 numbers again.
+/// The same of bfloat16 numbers, to floats or, with y_is_rounded, to bfloat16 numbers again, with errors that rounding
+/// hides.
 void tk_activate_rounded(const uint16_t *x, float *y, bool y_is_rounded, int64_t count, tk_activation activation);
 
 /// x_gradient = y_gradient * activation'(preactivation) over [rows][columns]; the column sums of x_gradient go into

@@ -1,16 +1,7 @@
 // Elementwise kernels, on whole vectors with a partial one at the end.
 
+#include "activations.h"
 #include "layer_norm.h"
-#include "gradients.h"
-
-static void TK_KERNEL(activate_range)(const float *x, float *y, int64_t count, tk_activation kind) {
-    TK_FOR_ACTIVATION(kind, {
-        int64_t i = 0;
-        for (; i + TOGETHER <= count; i += TOGETHER) store_together(y + i, activate(activation, load_together(x + i)));
-        for (; i < count; i += TK_WIDTH)
-            store_up_to(y + i, activate(activation, load_up_to(x + i, count - i)), count - i);
-    })
-}
 
 static void TK_KERNEL(halve_range)(const float *x, uint16_t *y, int64_t count) { halve(x, y, count); }
 

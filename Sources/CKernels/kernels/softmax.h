@@ -1,4 +1,4 @@
-// The numerators of softmax over rows of attention's scores, in floats or rounded to bfloat16.
+// Rows of attention in floats or rounded to bfloat16: the numerators of softmax, what is divided by their sums.
 
 /// A vector of scores, scaled, plus bias; `padding` beyond the last key.
 TK_INLINE vfloat scaled(const float *scores, float scale, const float *bias, int64_t i, int64_t keys, float padding) {
@@ -63,4 +63,21 @@ TK_UNUSED float TK_KERNEL(softmax_numerators)(float *scores, float scale, const 
 static float TK_KERNEL(rounded_numerators)(float *scores, float scale, const float *bias, int64_t keys,
                                            int64_t columns, float *sum) {
     return numerators(true, scores, scale, bias, keys, columns, sum);
+}
+
+TK_INLINE void divided_rows(const bool rounds, const float *x, int64_t x_row, int64_t rows, int64_t columns,
+                            const float *divisors, void *y, int64_t y_row) {
+    for (int64_t r = 0; r < rows; r++) {
+        const float *from = x + r * x_row, factor = divisors ? 1 / divisors[r] : 1;
+        FOR_VECTORS(i, columns,
+            const vfloat v = factor * load_lanes(from + i, lanes);
+            if (rounds) store_rounded_up_to((uint16_t *)y + r * y_row + i, v, lanes);
+            else store_lanes((float *)y + r * y_row + i, v, lanes);)
+    }
+}
+
+static void TK_KERNEL(divide_rows)(const float *x, int64_t x_row, int64_t rows, int64_t columns, const float *divisors,
+                                   void *y, bool y_is_rounded, int64_t y_row) {
+    if (y_is_rounded) divided_rows(true, x, x_row, rows, columns, divisors, y, y_row);
+    else divided_rows(false, x, x_row, rows, columns, divisors, y, y_row);
 }

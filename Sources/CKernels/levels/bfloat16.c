@@ -10,14 +10,16 @@
 #define TK_WIDTH 16
 #include "../kernels/vector.h"
 #include "../kernels/bfloat16.h"
+#include "../kernels/activations.h"
 #include "../kernels/layer_norm.h"
-#include "../kernels/gradients.h"
 #include "../kernels/softmax.h"
 
 static void round_operand(const float *x, uint16_t *y, int64_t count) { halve(x, y, count); }
 
 void tk_use_bfloat16(struct tk_table *table) {
     table->round_operand = round_operand;
+    table->activate_rounded_range = TK_KERNEL(activate_rounded_range);
+    table->divide_rows = TK_KERNEL(divide_rows);
     table->rounded_numerators = TK_KERNEL(rounded_numerators);
     table->rounded_layer_norm_rows = TK_KERNEL(rounded_layer_norm_rows);
     table->rounded_activation_gradient_rows = TK_KERNEL(rounded_activation_gradient_rows);
