@@ -1,9 +1,12 @@
-// A cache of released buffers, by size class. Eight classes for each power of two: at most an eighth is wasted.
+// A cache of released buffers, by size class. Eight classes for each power of two: at most an eighth is wasted, or three
+// where an idle buffer is a little larger than what is wanted. Steps that differ in size, such as those of stochastic
+// depth, so share their buffers.
 //
 // Idle buffers are bounded: together with what is in use they may be two and a half times the greatest use so far, and
 // the longest idle go back to the system first. The forward and the backward half of a training step want different
 // sizes: a tighter bound has each half give back what the other will ask for, a tenth of the step's time in page faults.
 #include "tk_memory.h"
+#include <assert.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,19 +14,21 @@
 #include <sys/mman.h>
 
 enum { least_bytes = 64, classes_per_power = 8, class_count = 64 * classes_per_power };
+enum { header_bytes = 64, larger_classes = 3 };     // before each buffer; that a large buffer may be larger by
 static const int64_t mapped_bytes = 256 << 10;      // buffers from this size on are mappings of their own
 static const int64_t huge_page = 2 << 20;           // buffers from this size on begin at one
 static const int64_t always_idle_bytes = 8 << 20;   // worth keeping whatever the use
 
-/// Written into an idle buffer itself: its place in the list of its class and in the list of all, oldest first.
-typedef struct idle {
-    struct idle *next_of_class, *previous_of_class, *newer, *older;
+/// What lies before a buffer: its size and, while it is idle, its place in the list of its class and in the list of all,
+/// oldest first.
+typedef struct header {
+    struct header *next_of_class, *previous_of_class, *newer, *older;
     int64_t bytes;
-} idle;
+} header;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;   // guards everything below
-static idle *idle_of_class[class_count];
-static idle *newest, *oldest;
+static header *idle_of_class[class_count];
+static header *newest, *oldest;
 static int64_t idle_bytes, used_bytes, peak_bytes, allocations;
 
 /// The class that holds at least `bytes`, whose buffers have *rounded bytes.
@@ -56,13 +61,15 @@ static char *map_huge(int64_t bytes) {
     return memory + before;
 }
 
+static void *buffer_of(header *h) { return (char *)h + header_bytes; }
+
 static void *system_allocate(int64_t bytes) {
     void *memory;
     if (bytes >= huge_page) {
-        memory = map_huge(bytes);
+        memory = map_huge(header_bytes + bytes);
     } else if (bytes >= mapped_bytes) {
-        memory = map(bytes);
-    } else if (posix_memalign(&memory, 64, (size_t)bytes) != 0) {
+        memory = map(header_bytes + bytes);
+    } else if (posix_memalign(&memory, 64, (size_t)(header_bytes + bytes)) != 0) {
         memory = NULL;
     }
     if (!memory) {
@@ -70,14 +77,15 @@ static void *system_allocate(int64_t bytes) {
                 (long long)tk_bytes_in_use());
         abort();
     }
-    return memory;
+    ((header *)memory)->bytes = bytes;
+    return buffer_of(memory);
 }
 
-static void system_release(void *memory, int64_t bytes) {
-    if (bytes >= mapped_bytes) munmap(memory, (size_t)bytes); else free(memory);
+static void system_release(header *h) {
+    if (h->bytes >= mapped_bytes) munmap(h, (size_t)(header_bytes + h->bytes)); else free(h);
 }
 
-static void unlink_idle(idle *buffer, int class) {
+static void unlink_idle(header *buffer, int class) {
     if (buffer->previous_of_class) buffer->previous_of_class->next_of_class = buffer->next_of_class;
     else idle_of_class[class] = buffer->next_of_class;
     if (buffer->next_of_class) buffer->next_of_class->previous_of_class = buffer->previous_of_class;
@@ -89,10 +97,10 @@ static void unlink_idle(idle *buffer, int class) {
 /// Returns the oldest idle buffers to the system until at most `limit` bytes are idle.
 static void shrink_idle(int64_t limit) {
     while (idle_bytes > limit && oldest) {
-        idle *buffer = oldest;
+        header *buffer = oldest;
         int64_t bytes;
         unlink_idle(buffer, class_for(buffer->bytes, &bytes));
-        system_release(buffer, bytes);
+        system_release(buffer);
     }
 }
 
@@ -103,15 +111,17 @@ static int64_t idle_limit(void) {
 
 /// A recycled buffer or NULL; counts the bytes as used either way.
 static void *take(int class, int64_t bytes) {
+    const int last = bytes >= mapped_bytes && class + larger_classes < class_count ? class + larger_classes : class;
     pthread_mutex_lock(&lock);
-    idle *buffer = idle_of_class[class];
+    while (class < last && !idle_of_class[class]) class++;
+    header *buffer = idle_of_class[class];
     if (buffer) unlink_idle(buffer, class);
-    used_bytes += bytes;
+    used_bytes += buffer ? buffer->bytes : bytes;
     allocations++;
     if (used_bytes > peak_bytes) peak_bytes = used_bytes;
     shrink_idle(idle_limit());
     pthread_mutex_unlock(&lock);
-    return buffer;
+    return buffer ? buffer_of(buffer) : NULL;
 }
 
 static int64_t bytes_of(int64_t count) {
@@ -143,11 +153,12 @@ float *tk_allocate_zeroed(int64_t count) {
 
 void tk_release(float *memory, int64_t count) {
     if (!memory) return;
-    idle *buffer = (idle *)memory;
+    header *buffer = (header *)((char *)memory - header_bytes);
+    assert(bytes_of(count) <= buffer->bytes);
     int64_t bytes;
-    int class = class_for(bytes_of(count), &bytes);
+    int class = class_for(buffer->bytes, &bytes);
     pthread_mutex_lock(&lock);
-    *buffer = (idle){.next_of_class = idle_of_class[class], .older = newest, .bytes = bytes};
+    *buffer = (header){.next_of_class = idle_of_class[class], .older = newest, .bytes = bytes};
     if (buffer->next_of_class) buffer->next_of_class->previous_of_class = buffer;
     if (newest) newest->newer = buffer; else oldest = buffer;
     idle_of_class[class] = newest = buffer;

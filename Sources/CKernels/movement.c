@@ -14,6 +14,8 @@ typedef struct {
     float *out;
     const int32_t *indices;
     const tk_sparse *matrix;
+    bool adds;
+    float scale;
     int64_t outer, extent, count, inner, rows, task_rows;
 } job;
 
@@ -45,16 +47,55 @@ static void scatter_stripe(void *context, int64_t index, int worker) {
     const int64_t from = index % stripes * SCATTERED_COLUMNS, width = least(SCATTERED_COLUMNS, j->inner - from);
     float *target = j->out + outer * j->extent * j->inner + from;
     const float *source = j->y_gradient + outer * j->count * j->inner + from;
-    for (int64_t k = 0; k < j->extent; k++) memset(target + k * j->inner, 0, (size_t)width * sizeof(float));
+    for (int64_t k = 0; k < j->extent && !j->adds; k++) memset(target + k * j->inner, 0, (size_t)width * sizeof(float));
     for (int64_t k = 0; k < j->count; k++)
         tk_kernels()->add_scaled(source + k * j->inner, 1, target + j->indices[k] * j->inner, width);
 }
 
-void tk_gather_backward(const float *y_gradient, const int32_t *indices, float *x_gradient, int64_t outer,
+void tk_gather_backward(const float *y_gradient, const int32_t *indices, bool adds, float *x_gradient, int64_t outer,
                         int64_t extent, int64_t count, int64_t inner) {
-    job j = {.y_gradient = y_gradient, .out = x_gradient, .indices = indices, .outer = outer, .extent = extent,
-             .count = count, .inner = inner};
+    job j = {.y_gradient = y_gradient, .out = x_gradient, .indices = indices, .adds = adds, .outer = outer,
+             .extent = extent, .count = count, .inner = inner};
     tk_parallel(outer * ((inner + SCATTERED_COLUMNS - 1) / SCATTERED_COLUMNS), scatter_stripe, &j);
+}
+
+/// A piece of an entry, and of the one that is added to it, which is found by halving: indices ascend.
+static void add_entry(void *context, int64_t index, int worker) {
+    (void)worker;
+    const job *j = context;
+    const int64_t pieces = (j->inner + PIECE - 1) / PIECE, entry = index / pieces, from = index % pieces * PIECE;
+    const int64_t width = least(PIECE, j->inner - from);
+    float *out = j->out + entry * j->inner + from;
+    memcpy(out, j->x + entry * j->inner + from, (size_t)width * sizeof(float));
+    int64_t low = 0, high = j->count;
+    while (low < high) {
+        const int64_t middle = (low + high) / 2;
+        if (j->indices[middle] < entry) low = middle + 1;
+        else high = middle;
+    }
+    if (low < j->count && j->indices[low] == entry)
+        tk_kernels()->add_scaled(j->y + low * j->inner + from, j->scale, out, width);
+}
+
+void tk_add_entries(const float *x, const float *branch, const int32_t *indices, float scale, float *y, int64_t extent,
+                    int64_t count, int64_t inner) {
+    job j = {.x = x, .y = branch, .out = y, .indices = indices, .scale = scale, .extent = extent, .count = count,
+             .inner = inner};
+    tk_parallel(extent * ((inner + PIECE - 1) / PIECE), add_entry, &j);
+}
+
+static void scale_entry(void *context, int64_t index, int worker) {
+    (void)worker;
+    const job *j = context;
+    const int64_t pieces = (j->inner + PIECE - 1) / PIECE, entry = index / pieces, from = index % pieces * PIECE;
+    tk_kernels()->binary_range(TK_MULTIPLY, j->y_gradient + j->indices[entry] * j->inner + from, 1, &j->scale, 0,
+                               j->out + entry * j->inner + from, least(PIECE, j->inner - from));
+}
+
+void tk_add_entries_backward(const float *y_gradient, const int32_t *indices, float scale, float *branch_gradient,
+                             int64_t count, int64_t inner) {
+    job j = {.y_gradient = y_gradient, .out = branch_gradient, .indices = indices, .scale = scale, .inner = inner};
+    tk_parallel(count * ((inner + PIECE - 1) / PIECE), scale_entry, &j);
 }
 
 /// Where a channel of (row, column) is read, as an index of a place in its map; -1: nowhere.

@@ -53,6 +53,13 @@ package protocol RecomputableOperation: Operation {
     func recompute(_ saved: (_ place: Int) -> Tensor, _ shape: Shape) -> Tensor
 }
 
+/// An operation of one input that changes only some places of its gradient: where others have contributed to that
+/// already, adding to those places in place is cheaper than a gradient of its own that is mostly zeros.
+package protocol AccumulatingOperation: Operation {
+    /// Adds the gradient of the input to `sum`.
+    func accumulate(_ context: BackwardContext, into sum: Tensor)
+}
+
 /// What a forward pass keeps for the backward pass.
 public struct Saved {
     /// False when no gradient will be asked for; then nothing should be kept.

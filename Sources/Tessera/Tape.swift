@@ -99,6 +99,13 @@ public final class Tape: @unchecked Sendable {
                     gradient: gradient, inputShapes: node.inputs.map(\.shape), saved: node.takeSaved(),
                     wanted: node.inputs.map { $0.node != nil },
                     rounded: node.inputs.map { $0.node?.isRounded ?? false })
+                if let accumulating = operation as? any AccumulatingOperation, let target = node.inputs[0].node,
+                    let sum = gradients.takeOwned(target)
+                {
+                    accumulating.accumulate(context, into: sum)
+                    gradients.add(sum, to: target)
+                    continue
+                }
                 let results = operation.backward(context)
                 for (input, result) in zip(node.inputs, results) {
                     guard let target = input.node, let result else { continue }
@@ -130,6 +137,16 @@ public struct Gradients {
     }
 
     mutating func take(_ node: Node) -> Tensor? { values.removeValue(forKey: ObjectIdentifier(node))?.gradient }
+
+    /// What has been added up for a node, if nobody else sees that memory.
+    mutating func takeOwned(_ node: Node) -> Tensor? {
+        let key = ObjectIdentifier(node)
+        guard var storage = values[key]?.gradient.storage else { return nil }
+        let gradient = values.removeValue(forKey: key)!.gradient.shape
+        if isKnownUniquelyReferenced(&storage) && storage.isOwned { return Tensor(shape: gradient, storage: storage) }
+        values[key] = (node, Tensor(shape: gradient, storage: storage))
+        return nil
+    }
 
     /// Adds in place where nobody else sees the sum: its memory is this dictionary's alone, unless the first gradient
     /// was passed on as it came (by an addition, a reshape, or the caller's cotangent).

@@ -205,13 +205,13 @@ public final class CompactTransformer: Module, ImageClassifier {
         }
 
         func callAsFunction(_ x: Tensor) -> Tensor {
-            guard dropPath.isActive || dropout.rate > 0 else {
-                let b = norm1(selfAttn(preNorm(x), residual: x))
-                return linear2(linear1(b, activation: .gelu, isForProducts: true), residual: b)
+            let b = norm1(dropPath.adding(to: x) { selfAttn(preNorm($0), residual: $1) })
+            return dropPath.adding(to: b) { b, residual in
+                let hidden = dropout(linear1(b, activation: .gelu, isForProducts: dropout.rate == 0))
+                if dropout.rate == 0 { return linear2(hidden, residual: residual) }
+                let y = dropout(linear2(hidden))
+                return residual.map { $0 + y } ?? y
             }
-            let b = norm1(x + dropPath(selfAttn(preNorm(x))))
-            let hidden = dropout(linear1(b, activation: .gelu, isForProducts: dropout.rate == 0))
-            return b + dropPath(dropout(linear2(hidden)))
         }
     }
 

@@ -136,12 +136,8 @@ public final class MobileViT: Module, FeaturePyramid {
         }
 
         func callAsFunction(_ x: Tensor) -> Tensor {
-            guard dropPath.isActive else {
-                let x = attn(norm1(x), residual: x)
-                return mlp(norm2(x), residual: x)
-            }
-            let x = x + dropPath(attn(norm1(x)))
-            return x + dropPath(mlp(norm2(x)))
+            let x = dropPath.adding(to: x) { attn(norm1($0), residual: $1) }
+            return dropPath.adding(to: x) { mlp(norm2($0), residual: $1) }
         }
     }
 

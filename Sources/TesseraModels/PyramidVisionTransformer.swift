@@ -88,8 +88,8 @@ public final class PyramidVisionTransformer: Module, FeaturePyramid {
         }
 
         func callAsFunction(_ x: Tensor, grid: Size) -> Tensor {
-            let x = x + dropPath(attn(norm1(x), grid: (grid.height, grid.width)))
-            return dropPath.isActive ? x + dropPath(mlp(norm2(x))) : mlp(norm2(x), residual: x)
+            let x = dropPath.adding(to: x) { attn(norm1($0), grid: (grid.height, grid.width)) }
+            return dropPath.adding(to: x) { mlp(norm2($0), residual: $1) }
         }
     }
 

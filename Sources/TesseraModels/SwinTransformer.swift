@@ -95,8 +95,8 @@ public final class SwinTransformer: Module, PyramidClassifier {
         }
 
         func callAsFunction(_ x: Tensor) -> Tensor {
-            let x = x + dropPath(attn(norm1(x)))
-            return dropPath.isActive ? x + dropPath(mlp(norm2(x))) : mlp(norm2(x), residual: x)
+            let x = dropPath.adding(to: x) { attn(norm1($0)) }
+            return dropPath.adding(to: x) { mlp(norm2($0), residual: $1) }
         }
     }
 

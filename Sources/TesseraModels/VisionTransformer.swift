@@ -118,15 +118,18 @@ public class VisionTransformer: Module, ImageClassifier {
         /// Every token attends, or only the first `queries` ones, and they alone are returned.
         package func callAsFunction(_ tokens: Tensor, queries: Int? = nil) -> Tensor {
             let kept = queries.map { tokens.sliced(axis: 1, from: 0, to: $0) } ?? tokens
-            guard dropPath.isActive || ls1 != nil else {
-                let x = attn(norm1(tokens), queries: queries, residual: kept)
-                return mlp(norm2(x), residual: x)
+            let x = dropPath.adding(to: kept, from: tokens) { tokens, residual in
+                scaled(ls1, residual) { attn(norm1(tokens), queries: queries, residual: $0) }
             }
-            let x = kept + dropPath(scaled(attn(norm1(tokens), queries: queries), ls1))
-            return x + dropPath(scaled(mlp(norm2(x), residual: nil), ls2))
+            return dropPath.adding(to: x) { x, residual in scaled(ls2, residual) { mlp(norm2(x), residual: $0) } }
         }
 
-        private func scaled(_ x: Tensor, _ scale: LayerScale?) -> Tensor { scale.map { $0(x) } ?? x }
+        /// A branch, which adds the residual in its last product if nothing scales it before.
+        private func scaled(_ scale: LayerScale?, _ residual: Tensor?, _ branch: (Tensor?) -> Tensor) -> Tensor {
+            guard let scale else { return branch(residual) }
+            let y = scale(branch(nil))
+            return residual.map { $0 + y } ?? y
+        }
     }
 
     /// Where the heads read nothing but the leading tokens, the last block computes no others.

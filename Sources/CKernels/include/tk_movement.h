@@ -6,9 +6,17 @@
 /// y[o][i] = x[o][indices[i]], in runs of `inner` floats: x is [outer][extent][inner], y is [outer][count][inner].
 void tk_gather(const float *x, const int32_t *indices, float *y, int64_t outer, int64_t extent, int64_t count,
                int64_t inner);
-/// The gradient: x_gradient is zeroed, then y_gradient is added to it in the order of the indices.
-void tk_gather_backward(const float *y_gradient, const int32_t *indices, float *x_gradient, int64_t outer,
+/// The gradient: y_gradient is added to x_gradient in the order of the indices, or, unless `adds`, to zeros there.
+void tk_gather_backward(const float *y_gradient, const int32_t *indices, bool adds, float *x_gradient, int64_t outer,
                         int64_t extent, int64_t count, int64_t inner);
+
+/// y = x of [extent][inner], and scale times branch of [count][inner] added to the entries with these indices, which
+/// ascend.
+void tk_add_entries(const float *x, const float *branch, const int32_t *indices, float scale, float *y, int64_t extent,
+                    int64_t count, int64_t inner);
+/// The gradient of the branch: scale times those entries of y_gradient.
+void tk_add_entries_backward(const float *y_gradient, const int32_t *indices, float scale, float *branch_gradient,
+                             int64_t count, int64_t inner);
 
 /// `count` channels from `first` that are read `rows` below and `columns` to the right of where they are written.
 typedef struct {

@@ -30,18 +30,6 @@ public func dropout(_ x: Tensor, rate: Float, seed: UInt64) -> Tensor {
     return rate == 0 ? x : apply(DropoutOperation(rate: rate, seed: seed), [x])
 }
 
-/// Sets whole samples (entries of the first axis) to zero with probability `rate` and divides the others by 1 − `rate`.
-///
-/// "Deep Networks with Stochastic Depth" (2016), arXiv 1603.09382.
-/// - Precondition: 0 ≤ `rate` < 1.
-public func dropPath(_ x: Tensor, rate: Float, seed: UInt64) -> Tensor {
-    precondition(rate >= 0 && rate < 1, "dropPath: a rate of \(rate)")
-    guard rate > 0 else { return x }
-    var generator = RandomGenerator(seed: seed)
-    let mask = (0..<x.shape[0]).map { _ in generator.uniform() < rate ? 0 : 1 / (1 - rate) }
-    return x * Tensor(mask, Shape([x.shape[0]] + [Int](repeating: 1, count: x.rank - 1)))
-}
-
 extension Tensor {
     /// The sum of all squares, in double precision.
     public var sumOfSquares: Double { withExtendedLifetime(self) { tk_sum_of_squares(pointer, Int64(count)) } }

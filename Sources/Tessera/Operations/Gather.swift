@@ -1,7 +1,7 @@
 import CKernels
 
 /// Picks positions along an axis.
-package struct Gather: DirectOperation {
+package struct Gather: DirectOperation, AccumulatingOperation {
     package static let name = "gather"
     package let indices: [Int32]
     package let axis: Int
@@ -22,13 +22,21 @@ package struct Gather: DirectOperation {
     }
 
     package func backward(_ context: BackwardContext) -> [Tensor?] {
-        let (gradient, result) = (context.gradient, Tensor(uninitialized: context.inputShapes[0]))
+        let result = Tensor(uninitialized: context.inputShapes[0])
+        scatter(context.gradient, to: result, adds: false)
+        return [result]
+    }
+
+    package func accumulate(_ context: BackwardContext, into sum: Tensor) {
+        scatter(context.gradient, to: sum, adds: true)
+    }
+
+    private func scatter(_ gradient: Tensor, to result: Tensor, adds: Bool) {
         let (outer, extent, inner) = result.shape.around(axis)
         withExtendedLifetime((gradient, result)) {
             tk_gather_backward(
-                gradient.pointer, indices, result.mutablePointer, outer, extent, Int64(indices.count), inner)
+                gradient.pointer, indices, adds, result.mutablePointer, outer, extent, Int64(indices.count), inner)
         }
-        return [result]
     }
 }
 
