@@ -59,6 +59,24 @@ extension KernelTests {
             }
         }
 
+        /// A large buffer comes back where up to a third less is wanted, and keeps its size.
+        @Test func largeBuffersAreReusedWhereALittleLarger() {
+            tk_trim()
+            let before = tk_bytes_in_use()
+            let memory = tk_allocate(1_000_000)!
+            let held = tk_bytes_in_use() - before
+            tk_release(memory, 1_000_000)
+            let again = tk_allocate(800_000)!
+            #expect(again == memory && tk_bytes_in_use() - before == held)
+            let other = tk_allocate(400_000)!
+            #expect(other != memory)
+            tk_release(again, 800_000)
+            let (fourth, third) = (tk_allocate(400_000)!, tk_allocate(1_000_000)!)
+            #expect(fourth != memory && third == memory)
+            for buffer in [other, fourth] { tk_release(buffer, 400_000) }
+            tk_release(third, 1_000_000)
+        }
+
         @Test func memoryIsAlignedZeroedAndCounted() {
             tk_trim()
             let before = tk_bytes_in_use()

@@ -99,6 +99,17 @@ extension Operations {
             }.verify()
         }
 
+        @Test(arguments: [[0, 1, 2, 3, 4], [1, 4], [2], []] as [[Int32]]) func branchesOfSamples(_ samples: [Int32]) {
+            OperationCase("adding to \(samples)", [random([5, 3, 4]), random([samples.count, 3, 4], seed: 2)]) {
+                $0[0].adding($0[1], times: 1.5, toSamples: samples)
+            } expected: { x in
+                Slow([5, 3, 4]) { index in
+                    guard let place = samples.firstIndex(of: Int32(index[0])) else { return x[0][index] }
+                    return x[0][index] + 1.5 * x[1][place, index[1], index[2]]
+                }
+            }.verify()
+        }
+
         @Test(arguments: [1, -2, 7, 0, -5]) func rolled(_ shift: Int) {
             OperationCase("rolled \(shift)", [random([2, 5, 3])]) {
                 $0[0].rolled(by: shift, axis: 1)

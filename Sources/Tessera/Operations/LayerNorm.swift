@@ -51,7 +51,8 @@ package struct LayerNormalization: RecomputableOperation {
         let biasGradient = hasBias && context.wanted.last! ? Tensor(uninitialized: [columns]) : nil
         withExtendedLifetime((context, result, weightGradient, biasGradient)) {
             tk_layer_norm_backward(
-                g.operand.pointer, g.operand.isRounded, x.pointer, hasWeight ? context.saved[1].pointer : nil, statistics.pointer,
+                g.operand.pointer, g.operand.isRounded, x.pointer, hasWeight ? context.saved[1].pointer : nil,
+                statistics.pointer,
                 statistics.pointer + rows, result?.mutablePointer, weightGradient?.mutablePointer,
                 biasGradient?.mutablePointer, Int64(rows), Int64(columns))
         }
