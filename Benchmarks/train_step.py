@@ -26,7 +26,7 @@ CASES = [
 ]
 
 #: In which we run.
-PRECISIONS = ["float32", "bfloat16", "int16"]
+PRECISIONS = ["float32", "bfloat16", "int16", "switchback"]
 
 
 class Attention(nn.Module):
@@ -173,7 +173,7 @@ def main():
         if wanted not in name:
             continue
         ours, theirs, ratios, memory = {p: [] for p in PRECISIONS}, {False: [], True: []}, {}, {}
-        runs = 20 if "cct_2" in name else 6 if "deit" in name else 3
+        runs = 50 if "cct_2" in name else 20 if "deit" in name else 4      # as long as PyTorch's steps take, or longer
         for _ in range(rounds):
             for precision, times in ours.items():
                 result = our_step(name, batch, arguments, runs, precision)

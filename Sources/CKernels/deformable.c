@@ -121,8 +121,8 @@ static void deform_group_gradient(void *context, int64_t index, int worker) {
                 value += weights[i] * products[i];
                 right += slopes_right[i] * products[i];
                 down += slopes_down[i] * products[i];
-                tk_kernels()->add_scaled(gradient, mask * weights[i], map_gradient + places[i] * d->channels,
-                                         d->channels);
+                float *sum = map_gradient + places[i] * d->channels;
+                tk_kernels()->add_scaled(gradient, mask * weights[i], sum, sum, d->channels);
             }
             j->mask_gradient[sample] = value;
             j->offset_gradient[sample * 2] = d->offset_scale * mask * right;

@@ -77,7 +77,7 @@ static int64_t part_rows(int64_t rows) {
 
 static void add_parts(const float *parts, int64_t count, int64_t columns, float *sum) {
     memset(sum, 0, (size_t)columns * sizeof(float));
-    for (int64_t part = 0; part < count; part++) tk_kernels()->add_scaled(parts + part * columns, 1, sum, columns);
+    for (int64_t part = 0; part < count; part++) tk_kernels()->add_scaled(parts + part * columns, 1, sum, sum, columns);
 }
 
 /// `count` numbers from `first` on as floats, which are widened to `scratch` if they are bfloat16 numbers.
@@ -200,7 +200,7 @@ void tk_sum(const float *x, float *y, int64_t outer, int64_t middle, int64_t inn
         float *out = y + o * inner;
         memset(out, 0, (size_t)inner * sizeof(float));
         for (int64_t p = 0; p < j.part_count; p++)
-            tk_kernels()->add_scaled(j.parts + (o * j.part_count + p) * inner, scale, out, inner);
+            tk_kernels()->add_scaled(j.parts + (o * j.part_count + p) * inner, scale, out, out, inner);
     }
     tk_release(j.parts, outer * j.part_count * inner);
 }
@@ -358,7 +358,7 @@ static void accumulate_piece(void *context, int64_t piece, int worker) {
     (void)worker;
     const range_job *j = context;
     const int64_t start = piece * PIECE;
-    tk_kernels()->add_scaled(j->x + start, 1, j->y + start, least(PIECE, j->count - start));
+    tk_kernels()->add_scaled(j->x + start, 1, j->y + start, j->y + start, least(PIECE, j->count - start));
 }
 
 void tk_accumulate(float *y, const float *x, int64_t count) {

@@ -48,8 +48,10 @@ static void scatter_stripe(void *context, int64_t index, int worker) {
     float *target = j->out + outer * j->extent * j->inner + from;
     const float *source = j->y_gradient + outer * j->count * j->inner + from;
     for (int64_t k = 0; k < j->extent && !j->adds; k++) memset(target + k * j->inner, 0, (size_t)width * sizeof(float));
-    for (int64_t k = 0; k < j->count; k++)
-        tk_kernels()->add_scaled(source + k * j->inner, 1, target + j->indices[k] * j->inner, width);
+    for (int64_t k = 0; k < j->count; k++) {
+        float *sum = target + j->indices[k] * j->inner;
+        tk_kernels()->add_scaled(source + k * j->inner, 1, sum, sum, width);
+    }
 }
 
 void tk_gather_backward(const float *y_gradient, const int32_t *indices, bool adds, float *x_gradient, int64_t outer,
@@ -65,8 +67,8 @@ static void add_entry(void *context, int64_t index, int worker) {
     const job *j = context;
     const int64_t pieces = (j->inner + PIECE - 1) / PIECE, entry = index / pieces, from = index % pieces * PIECE;
     const int64_t width = least(PIECE, j->inner - from);
+    const float *x = j->x + entry * j->inner + from;
     float *out = j->out + entry * j->inner + from;
-    memcpy(out, j->x + entry * j->inner + from, (size_t)width * sizeof(float));
     int64_t low = 0, high = j->count;
     while (low < high) {
         const int64_t middle = (low + high) / 2;
@@ -74,7 +76,8 @@ static void add_entry(void *context, int64_t index, int worker) {
         else high = middle;
     }
     if (low < j->count && j->indices[low] == entry)
-        tk_kernels()->add_scaled(j->y + low * j->inner + from, j->scale, out, width);
+        tk_kernels()->add_scaled(j->y + low * j->inner + from, j->scale, x, out, width);
+    else memcpy(out, x, (size_t)width * sizeof(float));
 }
 
 void tk_add_entries(const float *x, const float *branch, const int32_t *indices, float scale, float *y, int64_t extent,

@@ -64,8 +64,9 @@ static void run_and_add(job *j, tk_task task) {
     const int64_t width = j->samples * j->channels;
     tk_parallel(j->samples * j->segments, task, j);
     for (int64_t s = 1; s < j->segments; s++) {
-        tk_kernels()->add_scaled(j->sums + s * width, 1, j->sums, width);
-        if (j->products) tk_kernels()->add_scaled(j->products + s * width, 1, j->products, width);
+        tk_kernels()->add_scaled(j->sums + s * width, 1, j->sums, j->sums, width);
+        if (j->products)
+            tk_kernels()->add_scaled(j->products + s * width, 1, j->products, j->products, width);
     }
 }
 

@@ -131,11 +131,9 @@ static void sum_task(void *context, int64_t row, int worker) {
     const job *j = context;
     const tk_block *t = &j->whole;
     float *out = t->c + row * t->c_row;
-    for (int64_t s = 0; s < j->splits; s++) {
-        const float *part = j->partial + (s * t->m + row) * t->n;
-        if (s == 0 && !t->accumulate) memcpy(out, part, (size_t)t->n * sizeof(float));
-        else tk_kernels()->add_scaled(part, 1, out, t->n);
-    }
+    const float *parts = j->partial + row * t->n, *before = t->accumulate ? out : parts;
+    for (int64_t s = t->accumulate ? 0 : 1; s < j->splits; s++, before = out)
+        tk_kernels()->add_scaled(parts + s * t->m * t->n, 1, before, out, t->n);
 }
 
 static int64_t quotient_up(int64_t a, int64_t b) { return (a + b - 1) / b; }

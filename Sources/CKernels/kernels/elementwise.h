@@ -39,9 +39,9 @@ static void TK_KERNEL(binary_range)(tk_binary operation, const float *a, int64_t
 #undef RANGE
 }
 
-static void TK_KERNEL(add_scaled)(const float *x, float scale, float *sum, int64_t count) {
+static void TK_KERNEL(add_scaled)(const float *x, float scale, const float *before, float *sum, int64_t count) {
     FOR_VECTORS(i, count,
-        const vfloat v = fma_((vfloat)scale, load_lanes(x + i, lanes), load_lanes(sum + i, lanes));
+        const vfloat v = fma_((vfloat)scale, load_lanes(x + i, lanes), load_lanes(before + i, lanes));
         store_lanes(sum + i, v, lanes);)
 }
 

@@ -22,7 +22,7 @@ package struct LayerNormalization: RecomputableOperation {
         return compute(inputs, statistics)
     }
 
-    package var isRecomputable: Bool { true }
+    package var isRecomputable: Bool { !(isForProducts && precision.holdsRounded) }
 
     package func recompute(_ saved: (Int) -> Tensor, _ shape: Shape) -> Tensor {
         compute((0..<1 + (hasWeight ? 1 : 0) + (hasBias ? 1 : 0)).map(saved), nil)
