@@ -129,10 +129,17 @@ static uint64_t mask_seed(const tk_attention *a, int64_t image, int64_t head, in
     return z ^ z >> 27;
 }
 
+/// A row for each query, of floats or of bfloat16 numbers in their place.
+static tk_operand rows_of_scores(const view *v, const float *s, bool are_rounded) {
+    tk_operand rows = by_rows(s, are_rounded ? 2 * v->columns : v->columns);
+    rows.is_rounded = are_rounded;
+    rows.ends_in_zeros = 2 * v->columns >= (v->a->keys + 31) / 32 * 32;
+    return rows;
+}
+
 static void forward_block(const view *v, float *s) {
     const tk_attention *a = v->a;
-    // Weights that are only rounded are so as they are computed; dropout takes floats.
-    const bool rounds = a->precision == TK_BFLOAT16 && a->dropout == 0;
+    const bool rounds = a->precision == TK_BFLOAT16;        // then weights are rounded as they are computed
     scores(v, s);
     float sums[MOST_QUERIES];
     for (int64_t i = 0; i < v->count; i++) {
@@ -144,13 +151,13 @@ static void forward_block(const view *v, float *s) {
             : tk_kernels()->softmax_numerators(row, a->scale, bias, a->keys, v->columns, &sums[i]);
         if (a->log_sum_exp)
             a->log_sum_exp[(v->image * a->heads + v->head) * a->queries + query] = top + logf(sums[i]);
-        if (a->dropout > 0)
-            tk_kernels()->masked(row, row, a->keys, a->dropout, mask_seed(a, v->image, v->head, query));
+        if (a->dropout > 0) {
+            tk_kernels()->masked(row, rounds, a->keys, a->dropout, 1, mask_seed(a, v->image, v->head, query));
+            sums[i] *= 1 - a->dropout;
+        }
     }
     tk_block t = product(a, v->count, a->value_size, a->keys, v->values);
-    t.a = by_rows(s, rounds ? 2 * v->columns : v->columns);
-    t.a.is_rounded = rounds;
-    t.a.ends_in_zeros = 2 * v->columns >= (a->keys + 31) / 32 * 32;
+    t.a = rows_of_scores(v, s, rounds);
     const int64_t place = at(a->out_strides, v->image, v->head) + v->first * a->out_strides.row;
     t.c = a->out_is_rounded ? v->result : a->out + place;
     t.c_row = a->out_is_rounded ? a->value_size : a->out_strides.row;
@@ -249,7 +256,10 @@ static tk_operand out_gradient_of(const job *j, const view *v) {
     return from(j->out_gradient, j->out_gradient.is_rounded, at(s, v->image, v->head) + v->first * s.row);
 }
 
-/// p and g become the weights after dropout, and the gradient of the scores, of the current queries.
+/// Whether weights and gradients of scores are read by products alone.
+static bool rounds_scores(const job *j) { return j->a->precision == TK_BFLOAT16 && !j->bias_gradient; }
+
+/// p and g become the weights after dropout, times 1 - rate, and the gradient of the scores, of the current queries.
 static void weights_and_gradient(const job *j, const view *v, float *p, float *g) {
     const tk_attention *a = v->a;
     scores(v, p);
@@ -261,11 +271,13 @@ static void weights_and_gradient(const job *j, const view *v, float *p, float *g
     for (int64_t i = 0; i < v->count; i++) {
         const int64_t row = i * v->columns, query = v->first + i;
         const float offset = a->log_sum_exp[(v->image * a->heads + v->head) * a->queries + query];
+        const uint64_t seed = mask_seed(a, v->image, v->head, query);
+        const bool rounds = rounds_scores(j);
         if (a->dropout > 0)
-            tk_kernels()->masked(g + row, g + row, a->keys, a->dropout, mask_seed(a, v->image, v->head, query));
-        tk_kernels()->attention_gradient(p + row, g + row, a->scale, bias_row(v, query), a->keys, v->columns, offset);
-        if (a->dropout > 0)
-            tk_kernels()->masked(p + row, p + row, a->keys, a->dropout, mask_seed(a, v->image, v->head, query));
+            tk_kernels()->masked(g + row, false, a->keys, a->dropout, 1 / (1 - a->dropout), seed);
+        tk_kernels()->attention_gradient(p + row, g + row, rounds, a->scale, bias_row(v, query), a->keys, v->columns,
+                                         offset);
+        if (a->dropout > 0) tk_kernels()->masked(p + row, rounds, a->keys, a->dropout, 1, seed);
     }
 }
 
@@ -275,10 +287,12 @@ typedef struct {
     int64_t row;
 } token_sums;
 
-/// c (+)= alpha * s^T b: sums over the current queries, for each key.
-static void sum_over_queries(const view *v, const float *s, tk_operand b, int64_t n, float alpha, token_sums c) {
+/// c (+)= alpha * s^T b, with s by rows: sums over the current queries, for each key.
+static void sum_over_queries(const view *v, tk_operand s, tk_operand b, int64_t n, float alpha, token_sums c) {
     tk_block t = product(v->a, v->a->keys, n, v->count, NULL);
-    t.a = by_columns(s, v->columns);
+    t.a = s;
+    t.a.row = 1;
+    t.a.column = s.row;
     t.b = b;
     t.c = c.sums;
     t.c_row = c.row;
@@ -321,15 +335,16 @@ static void backward_head(const job *j, int64_t image, int64_t head) {
         weights_and_gradient(j, &v, p, g);
         const int64_t query_at = at(a->q_strides, image, head) + v.first * a->q_strides.row;
         tk_block t = product(a, v.count, a->head_size, a->keys, v.keys);
-        t.a = by_rows(g, v.columns);
+        t.a = rows_of_scores(&v, g, rounds_scores(j));
         t.c = (float *)((char *)j->q_gradient + tk_bytes(j->are_rounded, query_at));
         t.c_row = a->q_strides.row;
         t.c_is_rounded = j->are_rounded;
         t.alpha = a->scale;
         tk_products(a->precision)->product_block(&t, v.scratch);
         const tk_operand queries = from(by_rows(a->q, a->q_strides.row), a->q_is_rounded, query_at);
-        sum_over_queries(&v, g, queries, a->head_size, a->scale, k_gradient);
-        sum_over_queries(&v, p, out_gradient_of(j, &v), a->value_size, 1, v_gradient);
+        const tk_operand weights = rows_of_scores(&v, p, rounds_scores(j));
+        sum_over_queries(&v, t.a, queries, a->head_size, a->scale, k_gradient);
+        sum_over_queries(&v, weights, out_gradient_of(j, &v), a->value_size, 1 / (1 - a->dropout), v_gradient);
         if (!j->bias_gradient) continue;
         float *sum = j->bias_gradient + at(a->bias_strides, image, head) + v.first * a->bias_strides.row;
         for (int64_t i = 0; i < v.count; i++)

@@ -61,6 +61,7 @@ void tk_cross_entropy_backward(const float *probabilities, const float *targets,
 typedef struct {
     const float *x;
     float *y;
+    bool are_rounded;
     int64_t count;
     uint64_t seed;
     uint32_t threshold;
@@ -73,12 +74,13 @@ static void mask_block(void *context, int64_t block, int worker) {
     const int64_t start = block * BLOCK, left = j->count - start;
     // The key changes with the upper half of the index, so that masks beyond 2^32 elements do not repeat.
     const uint32_t key = (uint32_t)(j->seed ^ j->seed >> 32) + (uint32_t)(start >> 32) * 0x85EBCA6Bu;
-    tk_kernels()->dropout(j->x + start, j->y + start, left < BLOCK ? left : BLOCK, (uint32_t)start, key, j->threshold,
-                          j->scale);
+    const int64_t bytes = tk_bytes(j->are_rounded, start);
+    tk_kernels()->dropout((const char *)j->x + bytes, (char *)j->y + bytes, j->are_rounded,
+                          left < BLOCK ? left : BLOCK, (uint32_t)start, key, j->threshold, j->scale);
 }
 
-void tk_dropout(const float *x, float *y, int64_t count, float rate, uint64_t seed) {
-    mask_job j = {.x = x, .y = y, .count = count, .seed = seed, .threshold = (uint32_t)((double)rate * 4294967296.0),
+void tk_dropout(const float *x, float *y, bool are_rounded, int64_t count, float rate, uint64_t seed) {
+    mask_job j = {.x = x, .y = y, .are_rounded = are_rounded, .count = count, .seed = seed, .threshold = (uint32_t)((double)rate * 4294967296.0),
                   .scale = 1 / (1 - rate)};
     tk_parallel((count + BLOCK - 1) / BLOCK, mask_block, &j);
 }

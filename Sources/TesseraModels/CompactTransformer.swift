@@ -207,7 +207,7 @@ public final class CompactTransformer: Module, ImageClassifier {
         func callAsFunction(_ x: Tensor) -> Tensor {
             let b = norm1(dropPath.adding(to: x) { selfAttn(preNorm($0), residual: $1) })
             return dropPath.adding(to: b) { b, residual in
-                let hidden = dropout(linear1(b, activation: .gelu, isForProducts: dropout.rate == 0))
+                let hidden = dropout(linear1(b, activation: .gelu, isForProducts: true))
                 if dropout.rate == 0 { return linear2(hidden, residual: residual) }
                 let y = dropout(linear2(hidden))
                 return residual.map { $0 + y } ?? y

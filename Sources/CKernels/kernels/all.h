@@ -8,6 +8,7 @@
 #include "normalization.h"
 #include "pooling.h"
 #include "optimizer.h"
+#include "dropout.h"
 #include "product.h"
 #include "int8_widened.h"
 #include "int16.h"

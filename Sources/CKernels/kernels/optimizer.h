@@ -1,4 +1,4 @@
-// One step of each optimizer, and the random masks of dropout.
+// One step of each optimizer.
 
 TK_INLINE void adam_element(vfloat *w, vfloat *m, vfloat *v, vfloat g, const struct tk_adam_factors *f) {
     g = fma_((vfloat)f->coupled_decay, *w, g * f->gradient_scale);
@@ -40,30 +40,4 @@ static void TK_KERNEL(sgd)(float *weight, float *buffer, const float *gradient, 
 
 static void TK_KERNEL(moving_average)(float *average, const float *weight, int64_t count, float decay) {
     for (int64_t i = 0; i < count; i++) average[i] = decay * average[i] + (1 - decay) * weight[i];
-}
-
-/// 32 well-mixed bits for each counter value and key: two rounds of a multiply-xorshift hash.
-TK_INLINE vuint random_bits(vuint counter, uint32_t key) {
-    vuint x = counter * 0x9E3779B9u ^ key;
-    x = (x ^ x >> 16) * 0x7FEB352Du;
-    x = (x ^ x >> 15) * 0x846CA68Bu;
-    x = (x ^ x >> 16) + key;
-    x = (x ^ x >> 16) * 0x7FEB352Du;
-    return x ^ x >> 15;
-}
-
-static void TK_KERNEL(dropout)(const float *x, float *y, int64_t count, uint32_t first_index, uint32_t key,
-                               uint32_t threshold, float scale) {
-    vuint lanes;
-    for (int i = 0; i < TK_WIDTH; i++) lanes[i] = (uint32_t)i;
-    const vfloat zero = 0;
-    int64_t i = 0;
-    for (; i + TK_WIDTH <= count; i += TK_WIDTH) {
-        vuint bits = random_bits(first_index + (uint32_t)i + lanes, key);
-        store(y + i, bits >= threshold ? load(x + i) * scale : zero);
-    }
-    if (i < count) {
-        vuint bits = random_bits(first_index + (uint32_t)i + lanes, key);
-        for (int lane = 0; i < count; i++, lane++) y[i] = bits[lane] >= threshold ? x[i] * scale : 0;
-    }
 }

@@ -1,4 +1,4 @@
-// Rows of attention in floats or rounded to bfloat16: the numerators of softmax, what is divided by their sums.
+// Rows of attention in floats or rounded to bfloat16: the numerators of softmax, what is divided by their sums, gradients.
 
 /// A vector of scores, scaled, plus bias; `padding` beyond the last key.
 TK_INLINE vfloat scaled(const float *scores, float scale, const float *bias, int64_t i, int64_t keys, float padding) {
@@ -10,6 +10,13 @@ TK_INLINE vfloat scaled(const float *scores, float scale, const float *bias, int
 /// Zeros behind the last whole vector that holds a key.
 TK_INLINE void clear_padding(float *row, int64_t keys, int64_t columns) {
     for (int64_t i = (keys + TK_WIDTH - 1) / TK_WIDTH * TK_WIDTH; i < columns; i += TK_WIDTH) store(row + i, (vfloat)0.0f);
+}
+
+/// The same of bfloat16 numbers, up to a multiple of 32 of them, as far as the row reaches.
+TK_INLINE void clear_rounded_padding(float *row, int64_t keys, int64_t columns) {
+    int64_t i = (keys + TK_WIDTH - 1) / TK_WIDTH * TK_WIDTH;
+    for (; i < 2 * columns && i % 32 != 0; i += TK_WIDTH)
+        store_rounded_up_to((uint16_t *)(void *)row + i, (vfloat)0.0f, TK_WIDTH);
 }
 
 /// Numerators take the place of scores. Rounded ones take half of it: they never overtake the scores.
@@ -47,9 +54,8 @@ TK_INLINE float numerators(const bool rounds, float *scores, float scale, const 
         if (rounds) store_rounded_up_to(rounded + i, e, TK_WIDTH);
         else store(scores + i, e);
     }
-    if (!rounds) clear_padding(scores, keys, columns);
-    for (; rounds && i < 2 * columns && i % 32 != 0; i += TK_WIDTH)
-        store_rounded_up_to(rounded + i, (vfloat)0.0f, TK_WIDTH);
+    if (rounds) clear_rounded_padding(scores, keys, columns);
+    else clear_padding(scores, keys, columns);
     for (int j = 0; j < TK_TOGETHER; j++) sums += vparts_of(totals).part[j];
     *sum = vsum(sums);
     return top;
@@ -80,4 +86,51 @@ static void TK_KERNEL(divide_rows)(const float *x, int64_t x_row, int64_t rows, 
                                    void *y, bool y_is_rounded, int64_t y_row) {
     if (y_is_rounded) divided_rows(true, x, x_row, rows, columns, divisors, y, y_row);
     else divided_rows(false, x, x_row, rows, columns, divisors, y, y_row);
+}
+
+/// Weights and gradients take the place of scores and of the gradients of weights; rounded ones half of it.
+TK_INLINE void gradients_of_scores(const bool rounds, float *scores, float *gradient, float scale, const float *bias,
+                                   int64_t keys, int64_t columns, float log_sum_exp) {
+    vfloats totals = 0;
+    vfloat sums = 0;
+    int64_t i = 0;
+    for (; i + TOGETHER <= keys; i += TOGETHER) {
+        vfloats v = scale * load_together(scores + i);
+        if (bias) v += load_together(bias + i);
+        const vfloats p = vexp_bounded(v - log_sum_exp);
+        totals = fma_(p, load_together(gradient + i), totals);
+        store_together(scores + i, p);
+    }
+    for (; i < keys; i += TK_WIDTH) {
+        const vfloat p = vexp_bounded(scaled(scores, scale, bias, i, keys, -INFINITY) - log_sum_exp);
+        vfloat g = load(gradient + i);
+        if (keys - i < TK_WIDTH) g = lane_mask(keys - i, g);
+        sums = fma_(p, g, sums);
+        store(scores + i, p);
+        store(gradient + i, g);
+    }
+    for (int j = 0; j < TK_TOGETHER; j++) sums += vparts_of(totals).part[j];
+    const float mean = vsum(sums);
+    for (i = 0; i < keys; i += TK_WIDTH) {
+        const vfloat p = load(scores + i), g = p * (load(gradient + i) - mean);
+        if (rounds) {
+            store_rounded_up_to((uint16_t *)(void *)scores + i, p, TK_WIDTH);
+            store_rounded_up_to((uint16_t *)(void *)gradient + i, g, TK_WIDTH);
+        } else {
+            store(gradient + i, g);
+        }
+    }
+    if (rounds) {
+        clear_rounded_padding(scores, keys, columns);
+        clear_rounded_padding(gradient, keys, columns);
+    } else {
+        clear_padding(scores, keys, columns);
+        clear_padding(gradient, keys, columns);
+    }
+}
+
+static void TK_KERNEL(attention_gradient)(float *scores, float *gradient, bool rounds, float scale, const float *bias,
+                                          int64_t keys, int64_t columns, float log_sum_exp) {
+    if (rounds) gradients_of_scores(true, scores, gradient, scale, bias, keys, columns, log_sum_exp);
+    else gradients_of_scores(false, scores, gradient, scale, bias, keys, columns, log_sum_exp);
 }

@@ -11,6 +11,7 @@
 #include "../kernels/vector.h"
 #include "../kernels/bfloat16.h"
 #include "../kernels/activations.h"
+#include "../kernels/dropout.h"
 #include "../kernels/layer_norm.h"
 #include "../kernels/softmax.h"
 
@@ -19,6 +20,9 @@ static void round_operand(const float *x, uint16_t *y, int64_t count) { halve(x,
 void tk_use_bfloat16(struct tk_table *table) {
     table->round_operand = round_operand;
     table->activate_rounded_range = TK_KERNEL(activate_rounded_range);
+    table->dropout = TK_KERNEL(dropout);
+    table->masked = TK_KERNEL(masked);
+    table->attention_gradient = TK_KERNEL(attention_gradient);
     table->divide_rows = TK_KERNEL(divide_rows);
     table->rounded_numerators = TK_KERNEL(rounded_numerators);
     table->rounded_layer_norm_rows = TK_KERNEL(rounded_layer_norm_rows);

@@ -1,6 +1,6 @@
 import CKernels
 
-/// x · mask / (1 − rate), the mask drawn again in the backward pass instead of kept.
+/// x · mask / (1 − rate), the mask drawn again in the backward pass instead of kept. What is held in bfloat16 stays so.
 struct DropoutOperation: Operation {
     static let name = "dropout"
     let rate: Float
@@ -13,9 +13,10 @@ struct DropoutOperation: Operation {
     func backward(_ context: BackwardContext) -> [Tensor?] { [masked(context.gradient)] }
 
     private func masked(_ x: Tensor) -> Tensor {
-        let output = Tensor(uninitialized: x.shape)
+        let (pointer, isRounded) = x.operand
+        let output = isRounded ? Tensor(uninitializedRounded: x.shape) : Tensor(uninitialized: x.shape)
         withExtendedLifetime((x, output)) {
-            tk_dropout(x.pointer, output.mutablePointer, Int64(x.count), rate, seed)
+            tk_dropout(pointer, output.target.pointer, isRounded, Int64(x.count), rate, seed)
         }
         return output
     }

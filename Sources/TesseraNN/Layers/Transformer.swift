@@ -83,7 +83,7 @@ public final class FeedForward: Module {
 
     /// `[..., channels]` → `[..., outputs]`; `residual` is added to the result.
     public func callAsFunction(_ x: Tensor, residual: Tensor? = nil) -> Tensor {
-        let hidden = dropout(fc1(x, activation: activation, isForProducts: dropout.rate == 0))
+        let hidden = dropout(fc1(x, activation: activation, isForProducts: true))
         guard let residual else { return dropout(fc2(hidden)) }
         if dropout.rate > 0 { return residual + dropout(fc2(hidden)) }
         return fc2(hidden, residual: residual)
