@@ -47,6 +47,7 @@ public struct DropPath: Sendable {
     ) -> Tensor {
         let input = input ?? x
         guard rate > 0, let pass = TrainingPass.current else { return branch(input, x) }
+        guard pass.skipsSamples else { return x + dropPath(branch(input, nil), rate: rate, seed: pass.nextSeed()) }
         let kept = samplesKept(of: x.shape[0], rate: rate, seed: pass.nextSeed())
         if kept.count == x.shape[0] {
             return x.adding(branch(input, nil), times: 1 / (1 - rate), toSamples: kept)
