@@ -3,7 +3,7 @@
 // Training of Convolutional Neural Networks using Integer Operations" (2018), where a whole tensor shares one exponent.
 //
 // The sums of a k block are exact, so that every instruction set finds the same; codes are as large as that allows. A
-// level gives the operation: dot_groups(sums, a, b), which adds the products of both 16-bit halves.
+// level gives the operation: dot_pairs(sums, a, b), which adds the products of both 16-bit halves.
 #include "coding.h"
 
 typedef vint group_sums;
