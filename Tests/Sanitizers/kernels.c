@@ -40,7 +40,7 @@ static void multiply(void) {
         .bias = below(2) ? bias : NULL, .activation = (tk_activation)below(10), .residual = below(2) ? residual : NULL,
         .residual_row = n, .residual_batch = m * n, .preactivation = below(2) ? before : NULL,
         .rounded_preactivation = below(2) ? halves : NULL, .row_sums = batch == 1 ? row_sums : NULL,
-        .precision = (tk_precision)below(5),
+        .precision = (tk_precision)below(6),
     };
     tk_multiply(&p);
     float *rounded_a = rounded(a, batch * m * k), *rounded_b = rounded(b, batch * n * k);
@@ -64,7 +64,7 @@ static void attend(void) {
         .batch = images, .heads = heads, .queries = tokens, .keys = tokens, .head_size = size, .value_size = size,
         .q = qkv, .k = qkv + width, .v = qkv + 2 * width, .q_strides = packed, .k_strides = packed, .v_strides = packed,
         .out = out, .out_strides = {.row = width, .head = size, .batch = width * tokens}, .scale = 0.3f,
-        .log_sum_exp = log_sum_exp, .dropout = below(2) ? 0.1f : 0, .seed = 7, .precision = (tk_precision)below(5),
+        .log_sum_exp = log_sum_exp, .dropout = below(2) ? 0.1f : 0, .seed = 7, .precision = (tk_precision)below(6),
     };
     tk_attention_forward(&a);
     tk_attention_backward(&a, out, false, gradient, gradient + width, gradient + 2 * width, false, NULL);
@@ -125,7 +125,7 @@ static void convolve(void) {
         .batch = 1 + below(3), .height = size, .width = size, .in_channels = groups * (1 + below(9)),
         .out_channels = groups * (1 + below(20)), .out_height = places, .out_width = places, .kernel_height = kernel,
         .kernel_width = kernel, .stride_height = stride, .stride_width = stride, .pad_top = padding, .pad_left = padding,
-        .dilation_height = 1, .dilation_width = 1, .groups = groups, .precision = (tk_precision)below(5),
+        .dilation_height = 1, .dilation_width = 1, .groups = groups, .precision = (tk_precision)below(6),
     };
     const int64_t outputs = c.batch * places * places * c.out_channels;
     const int64_t inputs = c.batch * size * size * c.in_channels;
@@ -164,6 +164,23 @@ static void normalise(void) {
     for (int i = 0; i < 6; i++) free(operands[i]);
 }
 
+/// Masks of either form, and entries that are picked, added to and scaled.
+static void pick(void) {
+    const int64_t extent = 1 + below(9), inner = 1 + below(70) * below(600), count = below((int)extent + 1);
+    float *x = numbers(extent * inner), *branch = numbers(count * inner), *y = numbers(extent * inner);
+    int32_t *indices = malloc((size_t)(count + 1) * sizeof(int32_t));
+    for (int64_t i = 0; i < count; i++) indices[i] = (int32_t)(extent - count + i);
+    tk_gather(x, indices, branch, 1, extent, count, inner);
+    tk_gather_backward(branch, indices, below(2), x, 1, extent, count, inner);
+    tk_add_entries(x, branch, indices, 1.5f, y, extent, count, inner);
+    tk_add_entries_backward(y, indices, 1.5f, branch, count, inner);
+    tk_dropout(x, y, false, extent * inner, 0.3f, 5);
+    float *halves = rounded(x, extent * inner);
+    tk_dropout(halves, halves, true, extent * inner, 0.3f, 5);
+    void *operands[] = {x, branch, y, indices, halves};
+    for (int i = 0; i < 5; i++) free(operands[i]);
+}
+
 static void everything(int rounds) {
     for (int i = 0; i < rounds; i++) {
         multiply();
@@ -171,8 +188,9 @@ static void everything(int rounds) {
         multiply_bytes();
         convolve();
         normalise();
+        pick();
     }
-    for (tk_precision precision = TK_FLOAT32; precision <= TK_INT16; precision++) {
+    for (tk_precision precision = TK_FLOAT32; precision <= TK_INT8; precision++) {
         multiply_large(70, 60, 2000, precision);
         multiply_large(400, 100, 50, precision);
     }
