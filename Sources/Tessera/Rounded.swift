@@ -1,8 +1,8 @@
 import CKernels
 
 /// Values held in bfloat16, in half of the memory: what products in ``Precision/bfloat16`` read and keep for their
-/// gradients. They round their operands in any case, and what is rounded twice has the same bits. Everyone else sees
-/// float32: the values are widened when an operation first asks for them.
+/// gradients, and the gradients of those values. Products round their operands in any case, and what is rounded twice has
+/// the same bits. Everyone else sees float32: the values are widened when an operation first asks for them.
 extension Tensor {
     /// Memory in bfloat16 for an operation to fill.
     package init(uninitializedRounded shape: Shape) {

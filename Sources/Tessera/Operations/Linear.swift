@@ -104,8 +104,8 @@ package struct LinearOperation: RecomputableOperation {
 ///   - weight: `[outputs, channels]`
 ///   - bias: `[outputs]`, or nil
 ///   - residual: `[..., outputs]`, added last, or nil
-///   - isForProducts: whether only linear layers and attentions will read the result; in bfloat16 it is then held in half
-///     of the memory (for at most 512 channels), and a GELU before the rounding is computed to 0.0002
+///   - isForProducts: whether only linear layers and attentions will read the result; in bfloat16 it and its gradient are
+///     then held in half of the memory, and a GELU before the rounding is computed to 0.0002
 /// - Returns: `[..., outputs]`
 public func linear(
     _ x: Tensor, weight: Tensor, bias: Tensor? = nil, activation: Activation = .identity, residual: Tensor? = nil,
