@@ -34,13 +34,14 @@ public final class CompiledModel: @unchecked Sendable {
         DispatchQueue.global(qos: .userInitiated).async { precision.use { _ = self.plan(for: shape) } }
     }
 
-    /// The plan for images of this shape, whatever the extent of the first axis.
+    /// The plan for images of this shape, whatever the extent of the first axis. What is only for training it computes in
+    /// ``Precision/wide``.
     public func plan(for shape: Shape) -> Plan {
-        let image = shape.replacing(0, with: 1)
-        let key = Key(shape: image, precision: .current, instructionSet: Processor.instructionSet)
+        let (image, precision) = (shape.replacing(0, with: 1), Precision.current.wide)
+        let key = Key(shape: image, precision: precision, instructionSet: Processor.instructionSet)
         return plans.withLock { plans in
             if let plan = plans[key] { return plan }
-            var graph = Graph(input: image, tracing: function)
+            var graph = precision.use { Graph(input: image, tracing: function) }
             annotate(&graph)
             let plan = Plan(graph)
             plans[key] = plan

@@ -18,12 +18,12 @@ package struct Product: Operation {
     package private(set) var roles: [Role]
 
     init(_ linear: LinearOperation) {
-        (convolution, precision, activation) = (nil, linear.precision.wide, linear.activation)
+        (convolution, precision, activation) = (nil, linear.precision, linear.activation)
         roles = [.x, .weight] + (linear.hasBias ? [.bias] : []) + (linear.hasResidual ? [.residual] : [])
     }
 
     init(_ convolution: Convolution) {
-        (self.convolution, precision, activation) = (convolution, convolution.precision.wide, convolution.activation)
+        (self.convolution, precision, activation) = (convolution, convolution.precision, convolution.activation)
         roles = [.x, .weight] + (convolution.hasBias ? [.bias] : [])
     }
 

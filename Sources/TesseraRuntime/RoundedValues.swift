@@ -23,11 +23,11 @@ extension Graph {
     private func writesRounded(_ node: Node) -> Bool {
         switch node.operation {
         case let product as Product:
-            return product.precision == .bfloat16 && product.quantization == nil
+            return product.precision.kernel == TK_BFLOAT16 && product.quantization == nil
                 && product.convolution?.groups ?? 1 == 1 && hasConstantParameters(product, node)
-        case let attention as Attention: return attention.precision.wide == .bfloat16
+        case let attention as Attention: return attention.precision.kernel == TK_BFLOAT16
         case let queries as QueryAttention:
-            return queries.quantization == nil && queries.attention.precision.wide == .bfloat16
+            return queries.quantization == nil && queries.attention.precision.kernel == TK_BFLOAT16
         default: return false
         }
     }
@@ -36,12 +36,12 @@ extension Graph {
     private func rounds(_ node: Node, _ id: ValueID) -> Bool {
         func attends(_ attention: Attention) -> Bool {
             let shapes = node.inputs.map(shape), (k, v) = attention.packedOffsets(shapes)
-            return attention.precision.wide == .bfloat16 && (!attention.isPacked || (k % 2 == 0 && v % 2 == 0))
+            return attention.precision.kernel == TK_BFLOAT16 && (!attention.isPacked || (k % 2 == 0 && v % 2 == 0))
                 && !(attention.hasBias && node.inputs.last == id)
         }
         switch node.operation {
         case let product as Product:
-            return product.precision == .bfloat16 && product.quantization == nil && product.norm == nil
+            return product.precision.kernel == TK_BFLOAT16 && product.quantization == nil && product.norm == nil
                 && product.convolution == nil && hasConstantParameters(product, node)
                 && node.inputs.filter { $0 == id }.count == 1 && product.operand(.x, node.inputs) == id
         case let attention as Attention: return attends(attention)

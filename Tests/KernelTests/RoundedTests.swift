@@ -137,6 +137,22 @@ extension KernelTests {
             }
         }
 
+        /// Attention in bfloat16 over tokens that are dense in memory, without its operands.
+        private static func selfAttention(
+            _ batch: Int, _ heads: Int, _ tokens: Int, _ size: Int, _ valueSize: Int
+        ) -> tk_attention {
+            func strides(_ size: Int) -> tk_strides {
+                tk_strides(row: Int64(heads * size), head: Int64(size), batch: Int64(tokens * heads * size))
+            }
+            var a = tk_attention()
+            (a.batch, a.heads, a.queries, a.keys) = (Int64(batch), Int64(heads), Int64(tokens), Int64(tokens))
+            (a.head_size, a.value_size) = (Int64(size), Int64(valueSize))
+            (a.q_strides, a.k_strides) = (strides(size), strides(size))
+            (a.v_strides, a.out_strides) = (strides(valueSize), strides(valueSize))
+            (a.scale, a.precision) = (1 / Float(size).squareRoot(), TK_BFLOAT16)
+            return a
+        }
+
         @Test(arguments: [(2, 3, 197, 64, 64), (1, 2, 50, 32, 24), (3, 4, 9, 7, 5), (1, 16, 33, 16, 16)])
         func attention(batch: Int, heads: Int, tokens: Int, size: Int, valueSize: Int) {
             var random = TestRandom(seed: 5)
@@ -144,14 +160,7 @@ extension KernelTests {
             let q = Numbers(batch * tokens * row, &random), k = Numbers(batch * tokens * row, &random)
             let v = Numbers(batch * tokens * valueRow, &random)
             func run(_ rounds: (q: Bool, k: Bool, v: Bool, out: Bool)) -> [Float] {
-                var a = tk_attention()
-                (a.batch, a.heads, a.queries, a.keys) = (Int64(batch), Int64(heads), Int64(tokens), Int64(tokens))
-                (a.head_size, a.value_size) = (Int64(size), Int64(valueSize))
-                a.q_strides = tk_strides(row: Int64(row), head: Int64(size), batch: Int64(tokens * row))
-                a.k_strides = a.q_strides
-                a.v_strides = tk_strides(row: Int64(valueRow), head: Int64(valueSize), batch: Int64(tokens * valueRow))
-                a.out_strides = a.v_strides
-                (a.scale, a.precision) = (1 / Float(size).squareRoot(), TK_BFLOAT16)
+                var a = Self.selfAttention(batch, heads, tokens, size, valueSize)
                 (a.q_is_rounded, a.k_is_rounded, a.v_is_rounded, a.out_is_rounded) = rounds
                 var out = [Float](repeating: 0, count: batch * tokens * valueRow)
                 var halves = [UInt16](repeating: 0, count: out.count)
@@ -191,14 +200,7 @@ extension KernelTests {
             let v = random.floats(batch * tokens * valueRow)
             let gradient = Numbers(batch * tokens * valueRow, &random)
             func run(_ areRounded: Bool) -> [[Float]] {
-                var a = tk_attention()
-                (a.batch, a.heads, a.queries, a.keys) = (Int64(batch), Int64(heads), Int64(tokens), Int64(tokens))
-                (a.head_size, a.value_size) = (Int64(size), Int64(valueSize))
-                a.q_strides = tk_strides(row: Int64(row), head: Int64(size), batch: Int64(tokens * row))
-                a.k_strides = a.q_strides
-                a.v_strides = tk_strides(row: Int64(valueRow), head: Int64(valueSize), batch: Int64(tokens * valueRow))
-                a.out_strides = a.v_strides
-                (a.scale, a.precision) = (1 / Float(size).squareRoot(), TK_BFLOAT16)
+                var a = Self.selfAttention(batch, heads, tokens, size, valueSize)
                 var out = v, logSumExp = [Float](repeating: 0, count: batch * heads * tokens)
                 var (dq, dk, dv) = (q, k, v)
                 q.withUnsafeBufferPointer { q in
@@ -225,6 +227,21 @@ extension KernelTests {
             forEachLevel { level in
                 let isSame = run(true) == run(false).map { $0.map(roundedToBFloat16) }
                 #expect(isSame, "\(level)")
+            }
+        }
+
+        /// Dropout of bfloat16 numbers: the mask of floats, and their results rounded.
+        @Test func dropout() {
+            var random = TestRandom(seed: 9)
+            let x = Numbers(70_001, &random)
+            func run(isRounded: Bool) -> [Float] {
+                var y = x.floats
+                x.withPointer(isRounded: isRounded) { tk_dropout($0, &y, isRounded, Int64(y.count), 0.3, 5) }
+                return isRounded ? firstHalves(of: y) : y
+            }
+            forEachLevel { level in
+                let floats = run(isRounded: false), isSame = run(isRounded: true) == floats.map(roundedToBFloat16)
+                #expect(isSame && floats.contains(0) && floats != x.floats, "\(level)")
             }
         }
 

@@ -53,7 +53,7 @@ TK_INLINE void pair_two_rows(const float *first, const float *second, int64_t co
 /// At most PANEL columns of `ks` rows that lie `row` apart as bfloat16: pairs of rows as lines of whole vectors, zeros
 /// beyond the last column and row. Each vector goes to `parts` places, which lie `part` apart: its neighbours follow.
 TK_INLINE void group_columns(const float *from, int64_t row, int64_t columns, int64_t ks, const int parts, int64_t part,
-                            int64_t line, int32_t *to, float *scales) {
+                             int64_t line, int32_t *to, float *scales) {
     (void)scales;
     enum { ahead = 12, cache_line = 16 };   // rows lie too far apart for the processor to guess the next
     for (int64_t k = 0; k < ks; k += 2, from += 2 * row) {

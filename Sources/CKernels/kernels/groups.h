@@ -112,7 +112,7 @@ static left_groups groups_of(const tk_operand *a, int64_t first, int64_t rows, i
 
 /// Adds the products of one group of k.
 TK_INLINE void multiply_group(const int rows, const int columns, const int step, group_sums sums[GROUP_ROWS][COLUMNS],
-                             const int32_t *const a[GROUP_ROWS], const float *b, int64_t p) {
+                              const int32_t *const a[GROUP_ROWS], const float *b, int64_t p) {
     vint right[COLUMNS];
 #pragma clang loop unroll(full)
     for (int j = 0; j < columns; j++) memcpy(&right[j], b + (p * columns + j) * TK_WIDTH, sizeof right[j]);
@@ -126,7 +126,7 @@ TK_INLINE void multiply_group(const int rows, const int columns, const int step,
 
 /// `rows` rows of a times `columns` vectors of one panel of b.
 TK_INLINE void multiply_groups(const int rows, const int columns, const int step, const int32_t *const a[GROUP_ROWS],
-                              const float *row_scales, const float *b, int64_t ks, const target *t) {
+                               const float *row_scales, const float *b, int64_t ks, const target *t) {
     enum { unrolled = 4 };
     const int64_t groups = group_count(ks);
     group_sums sums[GROUP_ROWS][COLUMNS];
@@ -158,20 +158,20 @@ TK_INLINE void multiply_groups(const int rows, const int columns, const int step
 }
 
 TK_INLINE void multiply_group_rows(int64_t rows, const int columns, const int step, const int32_t *const a[GROUP_ROWS],
-                                  const float *row_scales, const float *b, int64_t ks, const target *t) {
+                                   const float *row_scales, const float *b, int64_t ks, const target *t) {
     if (rows > GROUP_ROWS / 2) multiply_groups(GROUP_ROWS, columns, step, a, row_scales, b, ks, t);
     else multiply_groups(GROUP_ROWS / 2, columns, step, a, row_scales, b, ks, t);
 }
 
 TK_INLINE void multiply_group_columns(int64_t rows, int64_t width, const int step, const int32_t *const a[GROUP_ROWS],
-                                     const float *row_scales, const float *b, int64_t ks, const target *t) {
+                                      const float *row_scales, const float *b, int64_t ks, const target *t) {
     if (COLUMNS > 2 && width > 2 * TK_WIDTH) multiply_group_rows(rows, COLUMNS, step, a, row_scales, b, ks, t);
     else if (width > TK_WIDTH) multiply_group_rows(rows, 2, step, a, row_scales, b, ks, t);
     else multiply_group_rows(rows, 1, step, a, row_scales, b, ks, t);
 }
 
 static void multiply_any_groups(int64_t rows, int64_t width, int64_t step, const int32_t *const a[GROUP_ROWS],
-                               const float *row_scales, const float *b, int64_t ks, const target *t) {
+                                const float *row_scales, const float *b, int64_t ks, const target *t) {
     if (step == 1) multiply_group_columns(rows, width, 1, a, row_scales, b, ks, t);
     else multiply_group_columns(rows, width, GROUP_ROWS, a, row_scales, b, ks, t);
 }

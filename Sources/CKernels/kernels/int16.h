@@ -38,7 +38,7 @@ TK_INLINE float group_row(const bool are_rounded, const void *from, const void *
 /// Codes of at most PANEL columns of `ks` rows that lie `row` apart: pairs of rows as lines of whole vectors, zeros
 /// beyond the last column and row. Each vector goes to `parts` places, which lie `part` apart: its neighbours follow.
 TK_INLINE void group_columns(const float *from, int64_t row, int64_t columns, int64_t ks, const int parts, int64_t part,
-                            int64_t line, int32_t *to, float *scales) {
+                             int64_t line, int32_t *to, float *scales) {
     const int64_t vectors = (columns + TK_WIDTH - 1) / TK_WIDTH;
     vfloat inverse[COLUMNS];
     coding_of_columns(from, row, columns, ks, greatest_code(ks), inverse, scales);
